@@ -1,0 +1,1 @@
+"""Reproducible measurements; results are committed under ``benchmarks/results``."""

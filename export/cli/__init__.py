@@ -1,0 +1,1 @@
+"""Commands of the workstation side: each parses, calls and prints."""

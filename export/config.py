@@ -1,0 +1,123 @@
+"""Settings of a fit: from the command line, from a TOML file, checked together."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from patchline.export.scores import DEFAULT_SCORE, SCORES
+from patchline.runtime.contract import ModelSize
+from patchline.runtime.errors import ConfigurationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+METHOD_SCORES = {"patchcore-noising": DEFAULT_SCORE, "patchcore": "patchcore"}
+"""The methods of this version, with the score each uses unless told otherwise."""
+
+_GIB = 1 << 30
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": _GIB, "T": 1 << 40}
+
+
+class FitSettings(BaseModel):
+    """What a fit needs to know besides the pictures. All sizes are (height, width)."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["patchcore-noising", "patchcore"] = "patchcore-noising"
+    score: str | None = None
+    backbone: str = "wide_resnet50_2"
+    weights: str | None = None
+    image_size: tuple[
+        Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32, le=4096)]
+    ] = (256, 256)
+    coreset_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
+    neighbors: Annotated[int, Field(ge=1, le=100)] = 9
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    memory_budget_bytes: Annotated[int, Field(ge=1 << 20)] = 4 * _GIB
+    skip_unreadable: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def score_name(self) -> str:
+        """The score in use: the one asked for, or the method's own."""
+        return self.score or METHOD_SCORES[self.method]
+
+    @property
+    def model_size(self) -> ModelSize:
+        """Height and width of the model's frames."""
+        return ModelSize(height=self.image_size[0], width=self.image_size[1])
+
+
+def load_settings(config: Path | None, given: dict[str, Any]) -> FitSettings:
+    """Settings of a TOML file, overridden by what was given on the command line.
+
+    Args:
+        config: a TOML file with fields of :class:`FitSettings`.
+        given: fields by name; ``None`` values do not count as given.
+
+    Raises:
+        ConfigurationError: unknown or ill-typed fields (all of them are named), no such file.
+    """
+    fields = _read(config) if config is not None else {}
+    fields |= {name: value for name, value in given.items() if value is not None}
+    try:
+        settings = FitSettings(**fields)
+    except ValidationError as error:
+        raise ConfigurationError(_problems(error, config)) from error
+    if settings.score_name not in SCORES:
+        raise ConfigurationError(
+            f"score is {settings.score_name!r}, expected one of: {', '.join(SCORES)}"
+        )
+    return settings
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``256`` or ``256x320`` (height x width) in pixels.
+
+    Raises:
+        ConfigurationError: another form.
+    """
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    if match is None:
+        raise ConfigurationError(
+            f"image size is {text!r}, expected 256 or 256x320 (height x width)"
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_bytes(text: str) -> int:
+    """``4G``, ``512M``, ``1.5GiB`` or a plain number of bytes.
+
+    Raises:
+        ConfigurationError: another form.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ConfigurationError(f"memory budget is {text!r}, expected for example 4G or 512M")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {config}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{config} is no valid TOML: {error}") from error
+    return fields
+
+
+def _problems(error: ValidationError, config: Path | None) -> str:
+    listed = "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].lower()}"
+        for item in error.errors()
+    )
+    return f"{config or 'these settings'}: {listed}"

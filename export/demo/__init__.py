@@ -1,0 +1,1 @@
+"""Drawn pictures and a walk through the whole line with them."""

@@ -1,0 +1,130 @@
+"""Good pictures -> patch embeddings in a row store and their projections, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchline.export.backbone import PatchEmbedder
+from patchline.export.coreset import PROJECTED_DIMENSION, random_projection
+from patchline.export.progress import Advance
+from patchline.export.row_store import RowStore
+from patchline.runtime.contract import ModelSize
+from patchline.runtime.errors import DataError, ImageReadError
+from patchline.runtime.image_file import read_image
+from patchline.runtime.preprocess import Frame, resize
+
+OnUnreadable = Callable[[ImageReadError], None]
+
+
+@dataclass
+class TrainingFeatures:
+    """Patch embeddings of the good pictures that could be read.
+
+    Attributes:
+        rows: float32 ``[N * P, D]``, image by image.
+        projections: float32 ``[N * P, <= 128]`` on the device of the fit.
+        paths: the N pictures that were read.
+        patches: P, patches per image.
+    """
+
+    rows: RowStore
+    projections: Tensor
+    paths: tuple[Path, ...]
+    patches: int
+
+    def images(self, first: int, last: int) -> Tensor:
+        """Patch embeddings of images ``first`` to ``last`` (exclusive), ``[n * P, D]``."""
+        return self.rows.read(first * self.patches, last * self.patches)
+
+
+@torch.inference_mode()
+def extract_features(
+    paths: tuple[Path, ...],
+    embedder: PatchEmbedder,
+    *,
+    batch_size: int,
+    seed: int,
+    spill: Path | None,
+    on_unreadable: OnUnreadable | None,
+    advance: Advance,
+) -> TrainingFeatures:
+    """Embed pictures in the order given.
+
+    Args:
+        paths: pictures of any size and mode.
+        embedder: on the device to compute on.
+        batch_size: pictures embedded at once.
+        seed: of the random projection.
+        spill: folder for the embeddings, ``None`` for memory.
+        on_unreadable: told of each picture that cannot be read, which is then left out;
+            ``None`` makes the first one an error.
+        advance: told how many pictures are done.
+
+    Raises:
+        ImageReadError: a picture cannot be read, and ``on_unreadable`` is ``None``.
+        DataError: none of them can.
+    """
+    patches = embedder.grid[0] * embedder.grid[1]
+    device = next(embedder.network.parameters()).device
+    matrix = random_projection(embedder.dimension, seed)
+    width = min(PROJECTED_DIMENSION, embedder.dimension)
+    rows = RowStore(len(paths) * patches, embedder.dimension, spill)
+    projections = torch.empty(len(paths) * patches, width, device=device)
+    matrix = matrix.to(device) if matrix is not None else None
+    kept: list[Path] = []
+    done = 0
+    for read, frames in _batches(paths, embedder.size, batch_size, on_unreadable):
+        if frames is not None:
+            embedded = embedder(torch.from_numpy(frames).to(device)).flatten(0, 2)
+            start = len(rows)
+            projections[start : start + len(embedded)] = (
+                embedded if matrix is None else embedded @ matrix
+            )
+            rows.append(embedded)
+            kept += read
+        done = min(done + batch_size, len(paths))
+        advance(done)
+    if not kept:
+        raise DataError(f"none of the {len(paths)} pictures in {paths[0].parent} can be read")
+    return TrainingFeatures(rows, projections[: len(rows)], tuple(kept), patches)
+
+
+def read_frames(paths: tuple[Path, ...], size: ModelSize) -> Frame:
+    """Read pictures as model input, uint8 ``[N, H, W, 3]``.
+
+    Raises:
+        ImageReadError: one cannot be read.
+    """
+    return np.stack([resize(read_image(path), size) for path in paths])
+
+
+def _batches(
+    paths: tuple[Path, ...],
+    size: ModelSize,
+    batch_size: int,
+    on_unreadable: OnUnreadable | None,
+) -> Iterator[tuple[list[Path], Frame | None]]:
+    """Per batch the pictures that could be read, and their frames (``None`` where none could)."""
+    for start in range(0, len(paths), batch_size):
+        batch = paths[start : start + batch_size]
+        frames = {path: _read(path, size, on_unreadable) for path in batch}
+        read = {path: frame for path, frame in frames.items() if frame is not None}
+        yield list(read), np.stack(list(read.values())) if read else None
+
+
+def _read(path: Path, size: ModelSize, on_unreadable: OnUnreadable | None) -> Frame | None:
+    try:
+        return resize(read_image(path), size)
+    except ImageReadError as error:
+        if on_unreadable is None:
+            raise ImageReadError(
+                f"{error}. Remove it, or leave unreadable pictures out with --skip-unreadable"
+            ) from error
+        on_unreadable(error)
+        return None

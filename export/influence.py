@@ -1,0 +1,102 @@
+"""Closed-form influence and adaptive noise (DESIGN section 3; no autograd anywhere).
+
+For a patch z with nearest rows m_1..m_k at distances d_j, the mean distance is
+d_mean = 1/k sum_j d_j and its Jacobian J = 1/k sum_j (z - m_j) / d_j. ||J|| is near 1 where all
+neighbours lie one way (an outlier) and near 0 inside the bank's cloud.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from patchline.runtime.contract import DistanceStatistics
+from patchline.runtime.errors import ConfigurationError
+
+SIGMA_MIN, SIGMA_MAX = 0.01, 0.5
+DISTANCE_GATE = 1.0
+"""Lambda: weight of the distance's z-score in the noise level."""
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Distances and Jacobian of N patches.
+
+    Attributes:
+        distances: ``[N, k]``, to the nearest rows, nearest first.
+        mean_distance: ``[N]``, d_mean.
+        jacobian: ``[N, D]``, of ``mean_distance`` with respect to the patch.
+    """
+
+    distances: Tensor
+    mean_distance: Tensor
+    jacobian: Tensor
+
+    @property
+    def norm(self) -> Tensor:
+        """||J||, ``[N]``, 0 to 1."""
+        return self.jacobian.square().sum(1).sqrt()
+
+
+def closed_form_influence(
+    embeddings: Tensor, neighbors: Tensor, duplicate_distance: float = 0.0
+) -> Influence:
+    """Distances to the neighbours and the Jacobian of their mean.
+
+    Args:
+        embeddings: ``[N, D]``.
+        neighbors: ``[N, k, D]``, nearest first.
+        duplicate_distance: rows at most this far count as equal to the patch; their term of the
+            Jacobian is 0, not the direction of a rounding error.
+    """
+    differences = embeddings.unsqueeze(1) - neighbors
+    distances = differences.square().sum(2).sqrt()
+    apart = distances > duplicate_distance
+    inverse = torch.where(apart, 1 / distances.clamp_min(_TINY), torch.zeros_like(distances))
+    jacobian = (differences * inverse.unsqueeze(2)).mean(1)
+    return Influence(distances, distances.mean(1), jacobian)
+
+
+class AdaptiveNoise(nn.Module):
+    """Noise level per patch and channel: sigma ``[N, D]`` in (0.01, 0.5).
+
+    The channels that move the distance most, in the patches that lie farthest, get most noise.
+    The distance is normalised by frozen statistics of held-out normal patches, so that a frame's
+    score never depends on the other frames of its batch.
+
+    Raises:
+        ConfigurationError: the statistics are not finite or the deviation is negative.
+    """
+
+    def __init__(self, statistics: DistanceStatistics) -> None:
+        super().__init__()
+        mean, std = torch.tensor(statistics.mean), torch.tensor(statistics.std)
+        if not (mean.isfinite() and std.isfinite() and std >= 0):
+            raise ConfigurationError(f"distance statistics are {statistics}, expected finite ones")
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std.clamp_min(1e-6))
+
+    def forward(self, influence: Influence) -> Tensor:
+        """Sigma ``[N, D]``."""
+        gate = (influence.mean_distance - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+        level = _zscore(influence.jacobian.abs()) + DISTANCE_GATE * gate.unsqueeze(1)
+        return SIGMA_MIN + (SIGMA_MAX - SIGMA_MIN) * torch.sigmoid(level)
+
+
+def noise_response(sigma: Tensor, jacobian: Tensor) -> Tensor:
+    """||sigma * J||_2 ``[N]``: to first order, how much noise of that level moves the distance.
+
+    It is the standard deviation of the mean distance when z is disturbed by N(0, diag sigma^2).
+    """
+    return (sigma * jacobian).square().sum(1).sqrt()
+
+
+def _zscore(values: Tensor) -> Tensor:
+    centered = values - values.mean(1, keepdim=True)
+    deviation = centered.square().mean(1, keepdim=True).sqrt()
+    return centered / deviation.clamp_min(_TINY)

@@ -1,0 +1,156 @@
+"""An export is not done until the file computes what was fitted: names, axes, shapes, values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from patchline.export.detector import Detector
+from patchline.runtime import contract
+from patchline.runtime.contract import ModelSize, Parity
+from patchline.runtime.errors import ModelError, ParityError
+from patchline.runtime.preprocess import Frame
+
+FRAMES_COMPARED = 8
+_FATAL = 4
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Largest differences accepted, float32 against float32.
+
+    The first two are relative to the largest value, the influence map lies in 0 to 1.
+    """
+
+    image_score: float = 1e-3
+    anomaly_map: float = 1e-3
+    influence_map: float = 1e-2
+    batch: float = 1e-3
+
+
+Values = tuple[npt.NDArray[np.float32], ...]
+
+
+def verify_parity(
+    path: Path, detector: Detector, frames: Frame, tolerances: Tolerances | None = None
+) -> Parity:
+    """Open an exported file in ONNX Runtime and compare it with the module it came from.
+
+    Args:
+        path: the ONNX file.
+        detector: the fitted module, on the CPU.
+        frames: real frames, uint8 ``[B, H, W, 3]``.
+        tolerances: the largest differences accepted.
+
+    Returns:
+        The largest differences found.
+
+    Raises:
+        ParityError: every difference in names, axes, shapes and values, listed together.
+        ModelError: ONNX Runtime cannot open or run the file.
+    """
+    session = _open(path)
+    problems = _signature_problems(session, detector.embedder.size)
+    if problems:
+        raise ParityError(_message(path, problems))
+    expected = tuple(output.numpy() for output in detector.predict(torch.from_numpy(frames)))
+    found = _run(session, frames)
+    single = [_run(session, frames[i : i + 1]) for i in range(len(frames))]
+    singles = tuple(np.concatenate(parts) for parts in zip(*single, strict=True))
+    problems = _shape_problems(expected, found) + _shape_problems(expected, singles)
+    if problems:
+        raise ParityError(_message(path, problems))
+    parity = Parity(
+        frames=len(frames),
+        image_score_max_relative_error=_relative(expected[0], found[0]),
+        anomaly_map_max_relative_error=_relative(expected[1], found[1]),
+        influence_map_max_error=float(np.abs(expected[2] - found[2]).max()),
+        batch_max_relative_error=max(_relative(found[i], singles[i]) for i in (0, 1)),
+    )
+    problems = _value_problems(parity, tolerances or Tolerances())
+    if problems:
+        raise ParityError(_message(path, problems))
+    return parity
+
+
+def _open(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise ModelError(f"ONNX Runtime cannot open the exported {path.name}: {error}") from error
+
+
+def _run(session: Any, frames: Frame) -> Values:
+    try:
+        return tuple(session.run(list(contract.OUTPUTS), {contract.FRAMES: frames}))
+    except Exception as error:  # as above
+        raise ModelError(f"ONNX Runtime cannot run the exported file: {error}") from error
+
+
+def _signature_problems(session: Any, size: ModelSize) -> list[str]:
+    pixels = [size.height, size.width]
+    expected = {
+        contract.FRAMES: ("tensor(uint8)", [None, *pixels, 3]),
+        contract.IMAGE_SCORE: ("tensor(float)", [None]),
+        contract.ANOMALY_MAP: ("tensor(float)", [None, *pixels]),
+        contract.INFLUENCE_MAP: ("tensor(float)", [None, *pixels]),
+    }
+    items = [*session.get_inputs(), *session.get_outputs()]
+    names = [item.name for item in items]
+    if names != list(expected):
+        return [f"inputs and outputs are {names}, expected {list(expected)}"]
+    return [
+        f"{item.name} is {found}, expected {expected[item.name]} (None: the dynamic batch)"
+        for item in items
+        if (found := (item.type, [_fixed(axis) for axis in item.shape])) != expected[item.name]
+    ]
+
+
+def _fixed(axis: object) -> int | None:
+    return axis if isinstance(axis, int) else None
+
+
+def _shape_problems(expected: Values, found: Values) -> list[str]:
+    return [
+        f"{name} has shape {list(b.shape)} and {b.dtype}, expected {list(a.shape)} and {a.dtype}"
+        for name, a, b in zip(contract.OUTPUTS, expected, found, strict=True)
+        if a.shape != b.shape or a.dtype != b.dtype
+    ]
+
+
+def _value_problems(parity: Parity, tolerances: Tolerances) -> list[str]:
+    checks = {
+        "image_score, relative": (parity.image_score_max_relative_error, tolerances.image_score),
+        "anomaly_map, relative": (parity.anomaly_map_max_relative_error, tolerances.anomaly_map),
+        "influence_map": (parity.influence_map_max_error, tolerances.influence_map),
+        "batch against single frames, relative": (
+            parity.batch_max_relative_error,
+            tolerances.batch,
+        ),
+    }
+    # Written so that NaN, which is neither smaller nor larger, is a problem.
+    return [
+        f"{name}: differs by {found:.2g}, at most {allowed:.2g} is accepted"
+        for name, (found, allowed) in checks.items()
+        if not found <= allowed
+    ]
+
+
+def _relative(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> float:
+    difference = float(np.abs(expected - found).max())
+    largest = float(np.abs(expected).max())
+    if not np.isfinite(difference):
+        return float("inf")
+    return difference / largest if largest > 0 else difference
+
+
+def _message(path: Path, problems: list[str]) -> str:
+    return f"{path.name} does not compute what was fitted. {'; '.join(problems)}"

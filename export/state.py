@@ -1,0 +1,67 @@
+"""The training side's own state: full-precision bank and statistics, in safetensors, no pickle.
+
+From it a model is exported again (another precision, more pictures) without the pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from patchline.runtime.contract import Manifest, parse_manifest
+from patchline.runtime.errors import ModelError
+
+_BANK = "memory_bank"
+_MANIFEST = "manifest"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a re-export needs.
+
+    Attributes:
+        memory_bank: float32 ``[M, D]``, in the order of picking.
+        manifest: of the model it was exported as; holds statistics, scores and settings.
+    """
+
+    memory_bank: Tensor
+    manifest: Manifest
+
+
+def state_path(model: Path) -> Path:
+    """``bottle.onnx`` -> ``bottle.safetensors``."""
+    return model.with_suffix(".safetensors")
+
+
+def save_state(state: TrainingState, path: Path) -> None:
+    """Write the state; for a whole-or-nothing write, write into a staging folder."""
+    content = safetensors.torch.save(
+        {_BANK: state.memory_bank.contiguous()}, {_MANIFEST: state.manifest.to_json()}
+    )
+    path.write_bytes(content)
+
+
+def load_state(path: Path) -> TrainingState:
+    """Read a state.
+
+    Raises:
+        ModelError: the file is missing, damaged or no Patchline state.
+        ManifestError: its manifest is of a newer version or was edited.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_MANIFEST)
+            if text is None or _BANK not in file.keys():  # noqa: SIM118 (no mapping)
+                raise ModelError(f"{path} is no Patchline state: it holds no {_BANK} or manifest")
+            bank: Tensor = file.get_tensor(_BANK)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    manifest = parse_manifest(text, str(path))
+    expected = (manifest.memory_bank.rows, manifest.memory_bank.dimension)
+    if tuple(bank.shape) != expected:
+        raise ModelError(f"{path} holds a bank of {tuple(bank.shape)}, expected {expected}")
+    return TrainingState(bank, manifest)

@@ -1,0 +1,1 @@
+"""Frames from folders, videos, cameras, streams and a generated pattern."""

@@ -1,0 +1,192 @@
+"""Frames through OpenCV's ``VideoCapture``: video files, USB cameras, network streams."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+
+from patchline.runtime.camera.redact import redact
+from patchline.runtime.camera.source import CapturedFrame
+from patchline.runtime.clock import SYSTEM_CLOCK, Clock
+from patchline.runtime.errors import SourceError, SourceOpenError
+
+OPEN_TIMEOUT_MS = 10_000
+READ_TIMEOUT_MS = 10_000
+"""How long a network stream may stay silent before it counts as lost."""
+
+_COUNTED = frozenset({".mp4", ".m4v", ".mov", ".avi"})  # these store the number of frames itself
+_GIF_END = b";"
+
+
+class _CaptureSource:
+    """What the three kinds share: an opened capture, read to its end."""
+
+    skipped_unreadable = 0
+    is_live = True
+    path: Path | None = None
+
+    def __init__(self, capture: cv2.VideoCapture, name: str, clock: Clock) -> None:
+        self.name = name
+        self._capture = capture
+        self._clock = clock
+        self._count = 0
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second as the container or camera says, if that makes sense."""
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        return fps if math.isfinite(fps) and 0 < fps <= 1000 else None
+
+    def frames(self, stop: threading.Event) -> Iterator[CapturedFrame]:
+        """Give every frame; see :meth:`FrameSource.frames`."""
+        while not stop.is_set():
+            frame = self._read()
+            if frame is None:
+                self._check_end()
+                return
+            self._count += 1
+            yield frame
+
+    def close(self) -> None:
+        """Release the capture."""
+        self._capture.release()
+
+    def _read(self) -> CapturedFrame | None:
+        start = self._clock.monotonic()
+        try:
+            is_read, image = self._capture.read()
+        except cv2.error as error:
+            raise SourceError(f"{self.name} failed at frame {self._count}: {error.err}") from error
+        if not is_read or image is None:
+            return None
+        read_ms = 1000.0 * (self._clock.monotonic() - start)
+        return CapturedFrame(image, self._count, self._clock.now(), read_ms)
+
+    def _check_end(self) -> None:
+        raise NotImplementedError
+
+
+class VideoSource(_CaptureSource):
+    """A video file; every frame of it.
+
+    Raises:
+        SourceOpenError: it is no video that this OpenCV can read.
+    """
+
+    is_live = False
+
+    def __init__(self, path: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        # An absolute path: FFmpeg takes what stands before a colon for a protocol.
+        capture = _open(str(path.resolve()), _file_backend())
+        if capture is None:
+            raise SourceOpenError(
+                f"{path} does not open as a video: it is damaged, cut short, or of a format this "
+                f"OpenCV ({cv2.__version__}) cannot read. Try to play it, or convert it to .mp4"
+            )
+        super().__init__(capture, str(path), clock)
+        self.path = path
+
+    def _check_end(self) -> None:
+        expected = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        # Other containers store a duration, and the count is worked out from it and rounded.
+        tolerance = 0 if self.name.lower().endswith(tuple(_COUNTED)) else 1
+        if expected > 0 and self._count < expected - tolerance:
+            raise SourceError(
+                f"{self.name} gave {self._count} of its {expected:.0f} frames: it is damaged or "
+                "cut short. The readable frames were judged"
+            )
+        if self._is_cut_gif():
+            raise SourceError(
+                f"{self.name} ends without a GIF's end mark after {self._count} frames: it is cut "
+                "short. The readable frames were judged"
+            )
+
+    def _is_cut_gif(self) -> bool:
+        # A GIF does not say how many frames it should have.
+        if self.path is None or self.path.suffix.lower() != ".gif":
+            return False
+        with contextlib.suppress(OSError):
+            return not self.path.read_bytes().rstrip(b"\0").endswith(_GIF_END)
+        return False
+
+
+class UsbSource(_CaptureSource):
+    """A camera that the operating system knows by an index.
+
+    Raises:
+        SourceOpenError: there is no such camera, or another program uses it.
+    """
+
+    def __init__(self, index: int, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        capture = _open(index, cv2.CAP_ANY)
+        if capture is None:
+            raise SourceOpenError(
+                f"camera {index} does not open: {_cameras_found()}. Check the cable, the number, "
+                "your permission to use it, and that no other program holds it"
+            )
+        super().__init__(capture, str(index), clock)
+
+    def _check_end(self) -> None:
+        raise SourceError(
+            f"camera {self.name} stopped giving frames after {self._count}: it was unplugged or "
+            "its driver gave up. Check it and start again"
+        )
+
+
+class StreamSource(_CaptureSource):
+    """A network camera: ``rtsp://``, ``rtsps://``, ``http://`` or ``https://``.
+
+    Raises:
+        SourceOpenError: nothing answers in time, or what answers is no video.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        open_timeout_ms: int = OPEN_TIMEOUT_MS,
+        read_timeout_ms: int = READ_TIMEOUT_MS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._read_timeout_ms = read_timeout_ms
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_timeout_ms]
+        timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_timeout_ms]
+        capture = _open(uri, cv2.CAP_FFMPEG, timeouts)
+        if capture is None:
+            raise SourceOpenError(
+                f"{redact(uri)} does not open: no video came within {open_timeout_ms / 1000:g} s. "
+                "Check the address, the user name and password, and that the camera is on"
+            )
+        super().__init__(capture, redact(uri), clock)
+
+    def _check_end(self) -> None:
+        raise SourceError(
+            f"{self.name} ended after {self._count} frames: the camera closed the stream, or gave "
+            f"nothing for {self._read_timeout_ms / 1000:g} s. Check it and start again"
+        )
+
+
+def _open(
+    address: str | int, backend: int, parameters: Sequence[int] = ()
+) -> cv2.VideoCapture | None:
+    try:
+        capture = cv2.VideoCapture(address, backend, list(parameters))
+    except cv2.error:
+        return None
+    return capture if capture.isOpened() else None
+
+
+def _file_backend() -> int:
+    # JetPack's OpenCV may read files through GStreamer only.
+    has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+    return cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY
+
+
+def _cameras_found() -> str:
+    found = sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
+    return f"this machine has {', '.join(found)}" if found else "this machine shows no camera"

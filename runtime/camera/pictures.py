@@ -1,0 +1,102 @@
+"""Frames from picture files: one file, or a folder with all below it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from patchline.runtime.camera.source import CapturedFrame
+from patchline.runtime.clock import SYSTEM_CLOCK, Clock
+from patchline.runtime.errors import ImageReadError, SourceOpenError
+from patchline.runtime.image_file import IMAGE_SUFFIXES, is_image, read_image
+
+OnUnreadable = Callable[[ImageReadError], None]
+"""Told of each picture that is left out; called in the thread that reads."""
+
+_DIGITS = re.compile(r"(\d+)")
+
+
+class PictureSource:
+    """Pictures in natural order (``2.png`` before ``10.png``).
+
+    Args:
+        path: a picture file, or a folder that is searched with all its sub-folders.
+        on_unreadable: skip pictures that cannot be read and tell this function of each; without
+            it the first of them ends the source.
+        clock: for the time stamps.
+
+    Raises:
+        SourceOpenError: the folder holds no picture, or cannot be listed.
+    """
+
+    is_live = False
+    fps = None
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        on_unreadable: OnUnreadable | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.path = path
+        self.name = str(path)
+        self.skipped_unreadable = 0
+        self._on_unreadable = on_unreadable
+        self._clock = clock
+        self._root = path if path.is_dir() else path.parent
+        self._files = list_pictures(path) if path.is_dir() else [path]
+
+    def frames(self, stop: threading.Event) -> Iterator[CapturedFrame]:
+        """Give every picture; see :meth:`FrameSource.frames`."""
+        for index, file in enumerate(self._files):
+            if stop.is_set():
+                return
+            frame = self._read(index, file)
+            if frame is not None:
+                yield frame
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _read(self, index: int, file: Path) -> CapturedFrame | None:
+        start = self._clock.monotonic()
+        try:
+            image = read_image(file)
+        except ImageReadError as error:
+            if self._on_unreadable is None:
+                raise ImageReadError(
+                    f"{error}. Remove it, or leave such pictures out with --skip-unreadable"
+                ) from error
+            self.skipped_unreadable += 1
+            self._on_unreadable(error)
+            return None
+        read_ms = 1000.0 * (self._clock.monotonic() - start)
+        name = file.relative_to(self._root).as_posix()
+        return CapturedFrame(image, index, self._clock.now(), read_ms, name)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """All picture files below ``folder`` in natural order.
+
+    Raises:
+        SourceOpenError: there is none, or the folder cannot be listed.
+    """
+    try:
+        files = [path for path in folder.rglob("*") if is_image(path) and path.is_file()]
+    except OSError as error:
+        raise SourceOpenError(f"cannot list {folder}: {error.strerror}") from error
+    if not files:
+        raise SourceOpenError(
+            f"{folder} holds no picture: expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} in it or its sub-folders"
+        )
+    return sorted(files, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key that counts: ``2.png`` < ``10.png``; equal only for equal names."""
+    parts = (part for part in _DIGITS.split(name.casefold()) if part)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name

@@ -1,0 +1,54 @@
+"""What all commands share: one sentence for an error of ours, and exit codes 0, 1, 2, 130."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+from rich.console import Console
+
+from patchline.runtime.errors import PatchlineError
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+
+def run_command(command: Callable[..., None]) -> None:
+    """Run one function as a command-line program and leave the process.
+
+    Results belong on stdout, progress and messages on stderr. Usage errors exit with 2 (by
+    typer), an error of ours with 1 and one sentence, an interrupt with 130.
+    """
+    # Plain tracebacks: a bug report needs them whole, and rich's renderer slows --help down.
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    try:
+        app(standalone_mode=True)
+    except PatchlineError as error:
+        print_error(str(error))
+        sys.exit(EXIT_ERROR)
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def stderr_console() -> Console:
+    """The console for progress and messages."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_error(message: str) -> None:
+    """Print one error sentence on stderr, unwrapped, so that it can be searched and copied."""
+    stderr_console().print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True)
+
+
+def print_warning(message: str) -> None:
+    """Print one warning sentence on stderr, unwrapped."""
+    stderr_console().print(f"[bold yellow]warning:[/] {_escaped(message)}", soft_wrap=True)
+
+
+def _escaped(message: str) -> str:
+    from rich.markup import escape
+
+    return escape(message)

@@ -1,0 +1,266 @@
+"""What an exported model promises: tensor names and shapes, and the manifest (DESIGN section 2).
+
+The manifest is the JSON file beside the model. It holds what a host needs to judge a frame
+(size, threshold) and what a person needs to trust it (data, weights, parity, digests).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from patchline.runtime.errors import ManifestError
+from patchline.runtime.files import sha256_of_file, write_atomically
+
+SCHEMA_VERSION: Final = 1
+"""The manifest version this Patchline writes, and the newest it reads."""
+
+METADATA_KEY = "patchline.manifest"
+"""Key of the manifest's copy in the ONNX file's ``metadata_props``."""
+
+FRAMES = "frames"
+IMAGE_SCORE = "image_score"
+ANOMALY_MAP = "anomaly_map"
+INFLUENCE_MAP = "influence_map"
+OUTPUTS = (IMAGE_SCORE, ANOMALY_MAP, INFLUENCE_MAP)
+"""Output names in graph order."""
+
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Count = Annotated[int, Field(ge=0)]
+_Positive = Annotated[int, Field(ge=1)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True
+    )
+
+
+class ModelSize(_Section):
+    """Height and width in pixels of the frames that a model takes."""
+
+    height: _Positive
+    width: _Positive
+
+
+class Preprocessing(_Section):
+    """How a camera frame becomes model input, and what the graph does to it first."""
+
+    channel_order: Literal["BGR"]
+    resize: str
+    mean: tuple[_Finite, _Finite, _Finite]
+    std: tuple[_Finite, _Finite, _Finite]
+
+
+class Backbone(_Section):
+    """The feature extractor; the digest is over its tensors, whatever file they came in."""
+
+    name: str
+    layers: tuple[str, ...]
+    weights_source: str
+    weights_sha256: _Digest
+
+
+class MemoryBank(_Section):
+    """The coreset of good patches: ``rows`` times ``dimension``, and how it was chosen."""
+
+    rows: _Positive
+    dimension: _Positive
+    neighbors: _Positive
+    coreset_ratio: _Rate
+    seed: int
+
+
+class DistanceStatistics(_Section):
+    """Mean and standard deviation of the k-mean distance of held-out normal patches."""
+
+    mean: _Finite
+    std: _Finite
+
+
+class Threshold(_Section):
+    """A frame whose score is at or above ``value`` is anomalous.
+
+    ``map_value`` is the same rule applied to the largest value of the anomaly map; it draws the
+    contour. ``false_alarm_rate`` is the share of good frames the rule was set for.
+    """
+
+    value: _Finite
+    map_value: _Finite
+    rule: str
+    false_alarm_rate: _Rate
+
+
+class NormalScores(_Section):
+    """Held-out image scores of good pictures, in ascending order."""
+
+    scores: tuple[_Finite, ...] = Field(min_length=1)
+    map_maxima: tuple[_Finite, ...] = Field(min_length=1)
+    mean: _Finite
+    std: _Finite
+
+
+class TrainingSet(_Section):
+    """The good pictures a model was fitted on; the digest is over their contents."""
+
+    images: _Positive
+    skipped_unreadable: _Count
+    sha256: _Digest
+
+
+class Parity(_Section):
+    """Largest differences between the exported file and the fitted module, on real frames."""
+
+    frames: _Positive
+    image_score_max_relative_error: _Finite
+    anomaly_map_max_relative_error: _Finite
+    influence_map_max_error: _Finite
+    batch_max_relative_error: _Finite
+
+
+class OnnxFile(_Section):
+    """The model file that this manifest belongs to. ``None`` in the file's own copy."""
+
+    file: str
+    sha256: _Digest
+
+
+class Manifest(_Section):
+    """What is known about one exported model. JSON round-trips exactly."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    class_name: str = Field(alias="class", min_length=1)
+    method: str
+    score: str
+    precision: Literal["fp32"]
+    model_size: ModelSize
+    preprocessing: Preprocessing
+    backbone: Backbone
+    memory_bank: MemoryBank
+    distance_statistics: DistanceStatistics
+    threshold: Threshold
+    normal_scores: NormalScores
+    training_set: TrainingSet
+    parity: Parity | None
+    onnx: OnnxFile | None
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """The manifest as indented JSON text."""
+        document = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the manifest to ``path``, whole or not at all.
+
+        Raises:
+            WriteError: ``path`` cannot be written.
+        """
+        write_atomically(path, self.to_json().encode())
+
+
+def manifest_path(model: Path) -> Path:
+    """Where the manifest of a model file lies: ``bottle.onnx`` -> ``bottle.json``."""
+    return model.with_suffix(".json")
+
+
+def external_data_path(model: Path) -> Path:
+    """Where the tensors of a model past ONNX's 2 GiB lie: ``NAME.onnx`` -> ``NAME.onnx.data``."""
+    return model.with_name(f"{model.name}.data")
+
+
+def model_digest(model: Path) -> str:
+    """SHA-256 of an ONNX file; where it has external data, of both files' digests."""
+    digest, data = sha256_of_file(model), external_data_path(model)
+    if not data.exists():
+        return digest
+    return hashlib.sha256(f"{digest} {sha256_of_file(data)}".encode()).hexdigest()
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        ManifestError: it is missing, is no JSON, is of a newer version, or a field is missing,
+            unknown or ill-typed; the message names every such field.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ManifestError(
+            f"{path} is missing. It is written beside the model by export-model and holds the "
+            "threshold: copy it here together with the .onnx file"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} cannot be read: {error}") from error
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: str, origin: str) -> Manifest:
+    """Check manifest JSON; ``origin`` names the file in messages.
+
+    Raises:
+        ManifestError: as for :func:`load_manifest`.
+    """
+    try:
+        document: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{origin} is not valid JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ManifestError(f"{origin} is not a manifest: expected a JSON object")
+    _check_version(document.get("schema_version"), origin)
+    try:
+        # Strict mode reads JSON arrays as tuples only from JSON text, not from Python lists.
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ManifestError(f"{origin} is not a valid manifest: {_fields(error)}") from error
+
+
+def _check_version(version: object, origin: str) -> None:
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ManifestError(
+            f"{origin}: schema_version is {version}, and this Patchline reads up to "
+            f"{SCHEMA_VERSION}. Upgrade patchline on this machine"
+        )
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise ManifestError(
+            f"{origin}: schema_version is {version!r}, expected {SCHEMA_VERSION}. "
+            "The file is no Patchline manifest or was edited; export the model again"
+        )
+
+
+def _fields(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].lower()}"
+        for item in error.errors()
+    )
+
+
+_FREE_TO_CHANGE = frozenset({"threshold", "normal_scores", "parity", "onnx"})
+
+
+def differing_fields(beside: Manifest, inside: Manifest) -> list[str]:
+    """Fields in which a manifest contradicts the copy inside its model.
+
+    The threshold and the figures behind it may be changed without touching the model, so they
+    do not count.
+
+    Returns:
+        Sentences such as ``model_size: the manifest says …, the model says …``.
+    """
+    return [
+        f"{name}: the manifest says {_short(getattr(beside, name))}, "
+        f"the model says {_short(getattr(inside, name))}"
+        for name in Manifest.model_fields
+        if name not in _FREE_TO_CHANGE and getattr(beside, name) != getattr(inside, name)
+    ]
+
+
+def _short(value: object) -> str:
+    return str(value if not isinstance(value, BaseModel) else value.model_dump_json())

@@ -1,0 +1,60 @@
+"""The one seam that matters: frames in, prediction out (DESIGN section 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from patchline.runtime.contract import Manifest
+from patchline.runtime.preprocess import Frame
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Raw outputs for a batch; none of them is compared with a threshold.
+
+    Attributes:
+        image_score: float32 ``[B]``, larger is more anomalous.
+        anomaly_map: float32 ``[B, H, W]``, score per pixel, smoothed.
+        influence_map: float32 ``[B, H, W]``, closed-form influence per pixel.
+    """
+
+    image_score: npt.NDArray[np.float32]
+    anomaly_map: npt.NDArray[np.float32]
+    influence_map: npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Anything that judges frames: ONNX Runtime, TensorRT, a fake in a test.
+
+    An engine is open once it is made, and is a context manager that closes it.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the model that runs."""
+
+    @property
+    def description(self) -> str:
+        """What runs it, for people: ``ONNX Runtime 1.20, CPUExecutionProvider``."""
+
+    def infer(self, frames: Frame) -> Prediction:
+        """Judge frames.
+
+        Args:
+            frames: uint8 ``[B, H, W, 3]`` BGR at model size; any B from 1.
+
+        Raises:
+            FrameError: the frames do not fit the model.
+            EngineError: the engine failed or is closed.
+        """
+
+    def close(self) -> None:
+        """Release what the engine holds. A second call does nothing."""
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *exc_info: Any) -> None: ...

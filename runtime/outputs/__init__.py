@@ -1,0 +1,1 @@
+"""What is done with a verdict: overlay pictures, videos, JSON lines."""

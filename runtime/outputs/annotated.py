@@ -1,0 +1,119 @@
+"""``--output``: annotated frames as a video file or as a folder of pictures."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import cv2
+
+from patchline.runtime.camera.source import FrameSource
+from patchline.runtime.errors import ConfigurationError, WriteError
+from patchline.runtime.outputs.base import Output, output_errors
+from patchline.runtime.outputs.overlay import annotate
+from patchline.runtime.outputs.video import (
+    LIVE_FPS,
+    PICTURES_FPS,
+    VIDEO_CODECS,
+    AnnotatedVideo,
+)
+from patchline.runtime.verdict import JudgedFrame
+
+_JPEG_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 92)
+
+
+def open_annotated_output(path: Path, source: FrameSource, map_value: float) -> Output:
+    """Open the annotated output that a path names, and make sure that it can be written.
+
+    Args:
+        path: ending in .mp4, .avi or .mkv for a video; otherwise a folder, made if need be.
+        source: gives the frame rate, and must not be written over.
+        map_value: see :func:`~patchline.runtime.outputs.overlay.annotate`.
+
+    Raises:
+        ConfigurationError: another kind of file, or a path in or over the source.
+        WriteError: nothing can be written there, or this OpenCV has no encoder for it.
+    """
+    _check_apart(path, source)
+    if path.suffix.lower() in VIDEO_CODECS and not path.is_dir():
+        fps = source.fps or (LIVE_FPS if source.is_live else PICTURES_FPS)
+        return AnnotatedVideo(path, fps, map_value)
+    if path.suffix and not path.is_dir():
+        raise ConfigurationError(
+            f"--output {path}: expected a video ending in {', '.join(VIDEO_CODECS)}, or a folder"
+        )
+    return AnnotatedPictures(path, source, map_value)
+
+
+class AnnotatedPictures:
+    """A folder of annotated pictures.
+
+    Pictures keep the name, sub-folder and format of their source, so two never get the same name;
+    frames of videos and cameras become ``frame_000000.jpg``.
+
+    Raises:
+        WriteError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path, source: FrameSource, map_value: float) -> None:
+        self.name = str(folder)
+        self._folder = folder
+        self._source_path = None if source.path is None else source.path.resolve()
+        self._map_value = map_value
+        with output_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+
+    def write(self, judged: JudgedFrame) -> None:
+        """Write one picture.
+
+        Raises:
+            WriteError: it cannot be written, or would replace a picture of the source.
+        """
+        target = self._target(judged)
+        content = _encode(annotate(judged, self._map_value), target)
+        with output_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+
+    def close(self) -> None:
+        """Every picture is complete already."""
+
+    def _target(self, judged: JudgedFrame) -> Path:
+        verdict = judged.verdict
+        target = self._folder / (verdict.file or f"frame_{verdict.frame:06d}.jpg")
+        if self._source_path is not None and target.resolve().is_relative_to(self._source_path):
+            raise WriteError(
+                f"{target} is a picture of the source, and would be replaced by its annotated "
+                "copy. Choose another --output"
+            )
+        return target
+
+
+def _encode(picture: cv2.typing.MatLike, target: Path) -> bytes:
+    suffix = target.suffix.lower()
+    parameters = _JPEG_QUALITY if suffix in (".jpg", ".jpeg") else ()
+    try:
+        is_encoded, content = cv2.imencode(suffix, picture, parameters)
+    except cv2.error as error:
+        raise WriteError(f"cannot write {target}: OpenCV says {error.err}") from error
+    if not is_encoded:
+        raise WriteError(f"cannot write {target}: this OpenCV cannot write {suffix} files")
+    return content.tobytes()
+
+
+def _check_apart(path: Path, source: FrameSource) -> None:
+    if source.path is None:
+        return
+    target, origin = path.resolve(), source.path.resolve()
+    is_inside = target.is_relative_to(origin)
+    is_picture_over_itself = origin.is_file() and target == origin.parent
+    if is_inside or is_picture_over_itself or _is_same_file(target, origin):
+        raise ConfigurationError(
+            f"--output {path} lies in the source {source.path}: its pictures would be replaced, "
+            "or judged in the next run. Choose a place outside of it"
+        )
+
+
+def _is_same_file(target: Path, origin: Path) -> bool:
+    return target.exists() and target.samefile(origin)

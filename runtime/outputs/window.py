@@ -1,0 +1,69 @@
+"""The live view: a window with the annotated frame."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import cv2
+
+from patchline.runtime.errors import ConfigurationError
+from patchline.runtime.outputs.overlay import annotate
+from patchline.runtime.verdict import JudgedFrame
+
+_KEYS_TO_CLOSE = frozenset({ord("q"), ord("Q"), 27})  # 27 is Esc
+_TITLE = "Patchline"
+
+
+class Window:
+    """Shows each frame; ``q``, Esc or the window's own button ends the run.
+
+    Args:
+        stop: set when the user closes the window.
+        map_value: see :func:`~patchline.runtime.outputs.overlay.annotate`.
+
+    Raises:
+        ConfigurationError: this OpenCV, or this machine, has no windows.
+    """
+
+    name = "the live view"
+
+    def __init__(self, stop: threading.Event, map_value: float) -> None:
+        self._stop = stop
+        self._map_value = map_value
+        self._is_open = False
+        _check_display()
+        try:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error as error:
+            raise ConfigurationError(
+                f"this OpenCV ({cv2.__version__}) has no windows, so there is no live view: add "
+                "--headless (or install opencv-python instead of opencv-python-headless)"
+            ) from error
+        self._is_open = True
+
+    def write(self, judged: JudgedFrame) -> None:
+        """Show one frame."""
+        cv2.imshow(_TITLE, annotate(judged, self._map_value))
+        key = cv2.waitKey(1) & 0xFF
+        is_closed = cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
+        if key in _KEYS_TO_CLOSE or is_closed:
+            self._stop.set()
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._is_open:
+            cv2.destroyAllWindows()
+            self._is_open = False
+
+
+def _check_display() -> None:
+    # Without a display Qt does not raise: it ends the process.
+    is_unix_desktop = sys.platform.startswith("linux")
+    has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if is_unix_desktop and not has_display:
+        raise ConfigurationError(
+            "this session has no display (DISPLAY is not set), so there is no live view: add "
+            "--headless"
+        )

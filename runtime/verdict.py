@@ -1,0 +1,131 @@
+"""What the camera loop says about a frame, and about a run."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from patchline.runtime.camera.source import CapturedFrame
+
+LATENCY_WINDOW = 10_000
+"""The percentiles are over so many latest frames: a line runs for weeks in fixed memory."""
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Milliseconds that each stage took for one frame.
+
+    Attributes:
+        read_ms: the source gave the frame; runs ahead in its own thread, beside the others.
+        wait_ms: the frame lay in the buffer: a live frame's age when it was taken.
+        preprocess_ms: camera frame to model input.
+        infer_ms: the engine.
+        output_ms: the outputs that were served before this one looked.
+    """
+
+    read_ms: float
+    wait_ms: float
+    preprocess_ms: float
+    infer_ms: float
+    output_ms: float = 0.0
+
+    @property
+    def total_ms(self) -> float:
+        """What the loop spent on the frame, from taking it up; reading and waiting not counted."""
+        return self.preprocess_ms + self.infer_ms + self.output_ms
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of one frame.
+
+    Attributes:
+        frame: position in the source, from 0.
+        source: name of the source, without credentials.
+        file: of a picture: its path relative to the folder.
+        time: when the frame was captured, with time zone.
+        score: raw image score, larger is more anomalous; always finite.
+        threshold: what it was compared with.
+        times: milliseconds per stage.
+    """
+
+    frame: int
+    source: str
+    file: str | None
+    time: datetime
+    score: float
+    threshold: float
+    times: StageTimes
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether the score is at or above the threshold."""
+        return self.score >= self.threshold
+
+
+@dataclass(frozen=True)
+class JudgedFrame:
+    """What every output is given.
+
+    Attributes:
+        verdict: the judgement.
+        captured: the frame as it came.
+        anomaly_map: float32 ``[H, W]`` at model size.
+    """
+
+    verdict: Verdict
+    captured: CapturedFrame
+    anomaly_map: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in figures.
+
+    Attributes:
+        frames: judged.
+        anomalous: of them at or above the threshold.
+        dropped: live frames that a newer one replaced before they could be judged.
+        skipped_unreadable: pictures left out.
+        fps: judged frames per second of the run, 0 without frames.
+        p50_ms: median of the per-frame latency (``StageTimes.total_ms`` with all outputs);
+            ``None`` without frames, like the two below.
+        p95_ms: its 95th percentile.
+        p99_ms: its 99th percentile.
+    """
+
+    frames: int
+    anomalous: int
+    dropped: int
+    skipped_unreadable: int
+    fps: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class Tally:
+    """Counts a run frame by frame."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.anomalous = 0
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
+
+    def add(self, verdict: Verdict) -> None:
+        """Count one judged frame."""
+        self.frames += 1
+        self.anomalous += verdict.anomalous
+        self._latencies_ms.append(verdict.times.total_ms)
+
+    def summary(self, *, elapsed_s: float, dropped: int, skipped_unreadable: int) -> Summary:
+        """The figures so far, for a run of ``elapsed_s`` seconds."""
+        percentiles: list[float | None] = [None, None, None]
+        if self._latencies_ms:
+            percentiles = [float(p) for p in np.percentile(self._latencies_ms, (50, 95, 99))]
+        fps = self.frames / elapsed_s if elapsed_s > 0 else 0.0
+        return Summary(self.frames, self.anomalous, dropped, skipped_unreadable, fps, *percentiles)
