@@ -186,9 +186,16 @@ def _lower(
     centers: Tensor,
     center_norms: Tensor,
 ) -> None:
-    # The product ||c||^2 - 2 x.c finds the rows that come nearer to a pick; these few get their
-    # distance again by differences, because ||x||^2 + ||c||^2 - 2 x.c cancels near 0.
+    # The product ||c||^2 - 2 x.c finds the rows that come nearer to a pick, and the picks that may
+    # be their nearest; these few distances are taken again by differences, because
+    # ||x||^2 + ||c||^2 - 2 x.c cancels near 0.
     slack = 1e3 * torch.finfo(block.dtype).eps * (norms + center_norms.max())
-    closer = (offsets.amin(1) + norms - slack < nearest).nonzero().flatten()
-    exact = (block[closer] - centers[offsets[closer].argmin(1)]).square_().sum(1)
-    nearest[closer] = torch.minimum(nearest[closer], exact)
+    reach = offsets.amin(1)
+    closer = ((reach + norms - slack < nearest) & (nearest > 0)).nonzero().flatten()
+    rivals = offsets[closer] <= (reach + slack)[closer].unsqueeze(1)
+    of_row, of_center = rivals.nonzero(as_tuple=True)
+    for start in range(0, len(of_row), _UPDATE_ROWS):
+        pairs = slice(start, start + _UPDATE_ROWS)
+        at = closer[of_row[pairs]]
+        exact = (block[at] - centers[of_center[pairs]]).square_().sum(1)
+        nearest.scatter_reduce_(0, at, exact, "amin")

@@ -66,17 +66,16 @@ def verify_parity(
     problems = _shape_problems(expected, found) + _shape_problems(expected, singles)
     if problems:
         raise ParityError(_message(path, problems))
-    parity = Parity(
-        frames=len(frames),
-        image_score_max_relative_error=_relative(expected[0], found[0]),
-        anomaly_map_max_relative_error=_relative(expected[1], found[1]),
-        influence_map_max_error=float(np.abs(expected[2] - found[2]).max()),
-        batch_max_relative_error=max(_relative(found[i], singles[i]) for i in (0, 1)),
-    )
-    problems = _value_problems(parity, tolerances or Tolerances())
+    differences = {
+        "image_score_max_relative_error": _relative(expected[0], found[0]),
+        "anomaly_map_max_relative_error": _relative(expected[1], found[1]),
+        "influence_map_max_error": float(np.abs(expected[2] - found[2]).max()),
+        "batch_max_relative_error": max(_relative(found[i], singles[i]) for i in (0, 1)),
+    }
+    problems = _value_problems(differences, tolerances or Tolerances())
     if problems:
         raise ParityError(_message(path, problems))
-    return parity
+    return Parity(frames=len(frames), **differences)
 
 
 def _open(path: Path) -> Any:
@@ -126,21 +125,21 @@ def _shape_problems(expected: Values, found: Values) -> list[str]:
     ]
 
 
-def _value_problems(parity: Parity, tolerances: Tolerances) -> list[str]:
-    checks = {
-        "image_score, relative": (parity.image_score_max_relative_error, tolerances.image_score),
-        "anomaly_map, relative": (parity.anomaly_map_max_relative_error, tolerances.anomaly_map),
-        "influence_map": (parity.influence_map_max_error, tolerances.influence_map),
-        "batch against single frames, relative": (
-            parity.batch_max_relative_error,
-            tolerances.batch,
-        ),
-    }
+def _value_problems(differences: dict[str, float], tolerances: Tolerances) -> list[str]:
     # Written so that NaN, which is neither smaller nor larger, is a problem.
     return [
-        f"{name}: differs by {found:.2g}, at most {allowed:.2g} is accepted"
-        for name, (found, allowed) in checks.items()
-        if not found <= allowed
+        f"{what}: differs by {differences[name]:.2g}, at most {allowed:.2g} is accepted"
+        for name, what, allowed in (
+            ("image_score_max_relative_error", "image_score, relative", tolerances.image_score),
+            ("anomaly_map_max_relative_error", "anomaly_map, relative", tolerances.anomaly_map),
+            ("influence_map_max_error", "influence_map", tolerances.influence_map),
+            (
+                "batch_max_relative_error",
+                "batch against single frames, relative",
+                tolerances.batch,
+            ),
+        )
+        if not differences[name] <= allowed
     ]
 
 
