@@ -40,6 +40,7 @@ format: $(VENV)/.installed-dev
 benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python -m patchline.benchmarks.coreset
 	$(BIN)/python -m patchline.benchmarks.latency
+	$(BIN)/python -m patchline.benchmarks.startup
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -49,7 +50,7 @@ $(VENV)/.created:
 
 # A strict editable install links single files, so a new file needs a new (quick) install.
 $(VENV)/.files: $(VENV)/.created FORCE
-	@find $(SOURCE_FOLDERS) -name '*.py' -o -name '*.toml' -o -name '*.html' | LC_ALL=C sort >$@.new
+	@find $(SOURCE_FOLDERS) -name '*.py' -o -name '*.toml' -o -name 'py.typed' | LC_ALL=C sort >$@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 FORCE:
 

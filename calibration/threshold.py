@@ -41,6 +41,6 @@ def quantile_threshold(normal: NormalScores, quantile: float = QUANTILE) -> Thre
     return Threshold(
         value=float(np.quantile(normal.scores, quantile)),
         map_value=float(np.quantile(normal.map_maxima, quantile)),
-        rule=f"{quantile:.0%} quantile of cross-fitted scores of the good training images",
+        rule=f"{100 * quantile:g}% quantile of cross-fitted scores of the good training images",
         false_alarm_rate=round(1 - quantile, 12),
     )

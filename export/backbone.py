@@ -6,6 +6,7 @@ averaged over 3x3 neighbourhoods, joined on the finer grid.
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, cast
 
 import timm
@@ -118,7 +119,7 @@ def _average_3x3(features: Tensor) -> Tensor:
 def _create(name: str) -> tuple[nn.Module, Any]:
     """The network and timm's description of its features."""
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
         hint = f" Close names: {', '.join(close)}" if close else ""
         raise ConfigurationError(f"timm has no backbone {name!r}.{hint}")
     try:

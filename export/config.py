@@ -39,7 +39,7 @@ class FitSettings(BaseModel):
     ] = (256, 256)
     coreset_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     neighbors: Annotated[int, Field(ge=1, le=100)] = 9
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 8
     memory_budget_bytes: Annotated[int, Field(ge=1 << 20)] = 4 * _GIB
     skip_unreadable: bool = False
@@ -85,7 +85,7 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         ConfigurationError: another form.
     """
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text.strip().lower())
     if match is None:
         raise ConfigurationError(
             f"image size is {text!r}, expected 256 or 256x320 (height x width)"
@@ -99,7 +99,8 @@ def parse_bytes(text: str) -> int:
     Raises:
         ConfigurationError: another form.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    number, unit = r"(\d{1,18}(?:\.\d+)?)", r"([KMGT]?)(?:i?B)?"
+    match = re.fullmatch(rf"{number}\s*{unit}", text.strip(), re.IGNORECASE)
     if match is None:
         raise ConfigurationError(f"memory budget is {text!r}, expected for example 4G or 512M")
     return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -117,7 +118,8 @@ def _read(config: Path) -> dict[str, Any]:
 
 def _problems(error: ValidationError, config: Path | None) -> str:
     listed = "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].lower()}"
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].lower()}, "
+        f"got {item['input']!r}"
         for item in error.errors()
     )
-    return f"{config or 'these settings'}: {listed}"
+    return f"{config}: {listed}" if config is not None else listed

@@ -8,6 +8,7 @@ the block. Then all rows are brought up to date with the round's new centers at 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,7 +46,8 @@ def coreset_size(rows: int, ratio: float) -> int:
     """
     if not 0 < ratio <= 1:
         raise ConfigurationError(f"coreset_ratio is {ratio}, expected a number in (0, 1]")
-    return max(1, int(rows * ratio))
+    # A little more than the product, because 100 * 0.29 is 28.999999999999996.
+    return max(1, math.floor(rows * ratio + 1e-9))
 
 
 def random_projection(dimension: int, seed: int) -> Tensor | None:
@@ -87,7 +89,7 @@ def greedy_coreset(
     candidates = int((nearest != _TAKEN).sum())
     if not 1 <= size <= candidates:
         raise ConfigurationError(f"coreset size is {size}, expected 1 to {candidates} candidates")
-    norms = rows.square().sum(1)
+    norms = torch.linalg.vector_norm(rows, dim=1).square_()  # no copy of the rows, as squares are
     picks = [_first_pick(nearest, seed)]
     nearest[picks[0]] = _TAKEN
     _update(nearest, rows, norms, picks)

@@ -5,6 +5,7 @@ A class without ``train/good`` is a plain folder of good pictures (no test set).
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def good_pictures(data: Path, class_name: str) -> GoodPictures:
         DataError: the class holds no picture.
     """
     folder = data / class_name
-    if not class_name or Path(class_name).name != class_name:
+    if class_name in ("", "..") or Path(class_name).name != class_name:
         raise ClassNotFoundError(f"{class_name!r} is no class name: expected a folder's name")
     if not folder.is_dir():
         raise ClassNotFoundError(_missing_class(data, class_name))
@@ -145,7 +146,7 @@ def _good_first(folder: Path) -> tuple[bool, str]:
 
 def _mask_of(path: Path, folder: Path) -> Path | None:
     for name in (f"{path.stem}_mask", path.stem):
-        for candidate in sorted(folder.glob(f"{name}.*")):
+        for candidate in sorted(folder.glob(f"{glob.escape(name)}.*")):
             if is_image(candidate):
                 return candidate
     return None

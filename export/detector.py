@@ -53,7 +53,8 @@ class AnomalyHead(nn.Module):
         self.score = create_score(score, self.search)
         self.to_anomaly_map = GridToMap(grid, size, smooth=True)
         self.to_influence_map = GridToMap(grid, size, smooth=False)
-        self.duplicate_distance = DUPLICATE_SHARE * float(memory_bank.norm(dim=1).mean())
+        self.mean_norm = float(memory_bank.norm(dim=1).mean())
+        self.duplicate_distance = DUPLICATE_SHARE * self.mean_norm
 
     def forward(self, embeddings: Tensor) -> Outputs:
         """Judge embeddings ``[B, h, w, D]``; see the class."""

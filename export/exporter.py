@@ -23,11 +23,12 @@ from patchline.runtime.contract import (
     OnnxFile,
     Parity,
     Preprocessing,
+    external_data_path,
     manifest_path,
     model_digest,
 )
 from patchline.runtime.engine import open_engine
-from patchline.runtime.files import staged_files
+from patchline.runtime.files import staged_files, write_errors
 from patchline.runtime.preprocess import RESIZE
 
 
@@ -58,7 +59,11 @@ def export_model(fitted: FittedModel, settings: FitSettings, out: Path, steps: S
         # As a user will: digest, manifest against metadata, one frame.
         with open_engine(stage / name, provider="cpu") as engine:
             engine.infer(frames[:1])
+        is_one_file = not external_data_path(stage / name).exists()
         advance(3)
+    if is_one_file:  # an older, larger model's data would be taken for this one's
+        with write_errors(out):
+            external_data_path(out / name).unlink(missing_ok=True)
     return out / name
 
 

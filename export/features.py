@@ -79,19 +79,23 @@ def extract_features(
     matrix = matrix.to(device) if matrix is not None else None
     kept: list[Path] = []
     done = 0
-    for read, frames in _batches(paths, embedder.size, batch_size, on_unreadable):
-        if frames is not None:
-            embedded = embedder(torch.from_numpy(frames).to(device)).flatten(0, 2)
-            start = len(rows)
-            projections[start : start + len(embedded)] = (
-                embedded if matrix is None else embedded @ matrix
-            )
-            rows.append(embedded)
-            kept += read
-        done = min(done + batch_size, len(paths))
-        advance(done)
-    if not kept:
-        raise DataError(f"none of the {len(paths)} pictures in {paths[0].parent} can be read")
+    try:
+        for read, frames in _batches(paths, embedder.size, batch_size, on_unreadable):
+            if frames is not None:
+                embedded = embedder(torch.from_numpy(frames).to(device)).flatten(0, 2)
+                start = len(rows)
+                projections[start : start + len(embedded)] = (
+                    embedded if matrix is None else embedded @ matrix
+                )
+                rows.append(embedded)
+                kept += read
+            done = min(done + batch_size, len(paths))
+            advance(done)
+        if not kept:
+            raise DataError(f"none of the {len(paths)} pictures in {paths[0].parent} can be read")
+    except BaseException:
+        rows.close()
+        raise
     return TrainingFeatures(rows, projections[: len(rows)], tuple(kept), patches)
 
 

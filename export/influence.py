@@ -40,7 +40,7 @@ class Influence:
     @property
     def norm(self) -> Tensor:
         """||J||, ``[N]``, 0 to 1."""
-        return self.jacobian.square().sum(1).sqrt()
+        return _norm(self.jacobian, dim=1)
 
 
 def closed_form_influence(
@@ -55,10 +55,11 @@ def closed_form_influence(
             Jacobian is 0, not the direction of a rounding error.
     """
     differences = embeddings.unsqueeze(1) - neighbors
-    distances = differences.square().sum(2).sqrt()
+    distances = _norm(differences, dim=2)
     apart = distances > duplicate_distance
     inverse = torch.where(apart, 1 / distances.clamp_min(_TINY), torch.zeros_like(distances))
-    jacobian = (differences * inverse.unsqueeze(2)).mean(1)
+    # A product of [1, k] and [k, D] per patch: a third of the cost of multiply and mean.
+    jacobian = (inverse.unsqueeze(1) @ differences).squeeze(1) / distances.shape[1]
     return Influence(distances, distances.mean(1), jacobian)
 
 
@@ -93,10 +94,16 @@ def noise_response(sigma: Tensor, jacobian: Tensor) -> Tensor:
 
     It is the standard deviation of the mean distance when z is disturbed by N(0, diag sigma^2).
     """
-    return (sigma * jacobian).square().sum(1).sqrt()
+    return _norm(sigma * jacobian, dim=1)
+
+
+def _norm(values: Tensor, dim: int) -> Tensor:
+    # One operation in the graph (ReduceL2), where square, sum and root would be three.
+    norm: Tensor = torch.linalg.vector_norm(values, dim=dim)
+    return norm
 
 
 def _zscore(values: Tensor) -> Tensor:
     centered = values - values.mean(1, keepdim=True)
-    deviation = centered.square().mean(1, keepdim=True).sqrt()
+    deviation = (centered * centered).mean(1, keepdim=True).sqrt()
     return centered / deviation.clamp_min(_TINY)

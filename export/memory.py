@@ -10,6 +10,7 @@ from patchline.export.coreset import PROJECTED_DIMENSION
 from patchline.runtime.errors import ConfigurationError
 
 _FLOAT_BYTES = 4
+_MIB = 1 << 20
 _COPIES_OF_BANK = 3  # the bank, its padded form, and one in the making
 _PER_ROW_BYTES = 16  # distance, norm and flags of the coreset
 
@@ -56,8 +57,9 @@ def plan_memory(
     features = rows * dimension * _FLOAT_BYTES
     if held > budget_bytes:
         raise ConfigurationError(
-            f"the memory budget is {_mib(budget_bytes)}, and {images} images at this size and "
-            f"coreset ratio need {_mib(held)}. Raise --memory-budget, or lower --coreset-ratio"
+            f"the memory budget is {budget_bytes // _MIB:,} MiB, and {images} images at this size "
+            f"and coreset ratio need {-(-held // _MIB):,} MiB. Raise --memory-budget, or lower "
+            "--coreset-ratio"
         )
     in_memory = held + features <= budget_bytes
     return MemoryPlan(
@@ -65,7 +67,3 @@ def plan_memory(
         features_bytes=features,
         peak_bytes=held + features if in_memory else held,
     )
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 20):,.0f} MiB"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -30,13 +30,18 @@ class RowStore:
 
     def __init__(self, capacity: int, dimension: int, spill: Path | None = None) -> None:
         self.dimension = dimension
+        self._capacity = capacity
         self._spill = spill
         self._values = np.empty((0 if spill else capacity, dimension), np.float32)
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self._rows = 0
+        self._closed = False
         if spill is not None:
+            # Unbuffered: a full disk shows when rows are appended, and not when they are read.
             with write_errors(spill):
-                self._file = tempfile.TemporaryFile(dir=spill)  # noqa: SIM115 (outlives this call)
+                self._file = tempfile.TemporaryFile(  # noqa: SIM115 (outlives this call)
+                    "w+b", buffering=0, dir=spill
+                )
 
     def __len__(self) -> int:
         return self._rows
@@ -51,29 +56,40 @@ class RowStore:
 
         Raises:
             WriteError: the disk is full.
+            ValueError: rows of another shape or type, more than there is room for, or closed.
         """
+        self._check_open()
         block = rows.detach().cpu().contiguous().numpy()
-        if self._spill is None:
-            self._values[self._rows : self._rows + len(block)] = block
+        if block.dtype != np.float32 or block.shape[1:] != (self.dimension,):
+            raise ValueError(f"expected float32 rows [n, {self.dimension}], got {block.shape}")
+        end = self._rows + len(block)
+        if end > self._capacity:
+            raise ValueError(f"{end} rows do not fit: there is room for {self._capacity}")
+        if self._file is None:
+            self._values[self._rows : end] = block
         else:
-            with write_errors(self._spill):
-                self._open_file().write(block.tobytes())
-        self._rows += len(block)
+            self._write(self._file, block.tobytes())
+        self._rows = end
 
     def read(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` (exclusive) as float32 ``[n, dimension]``."""
-        if self._spill is None:
-            return torch.from_numpy(self._values[start : min(stop, self._rows)])
-        file = self._open_file()
-        file.seek(start * self.dimension * _FLOAT_BYTES)
-        values = np.frombuffer(
-            bytearray(file.read((stop - start) * self.dimension * _FLOAT_BYTES)), np.float32
-        )
-        return torch.from_numpy(values.reshape(-1, self.dimension))
+        self._check_open()
+        stop = min(stop, self._rows)
+        if self._file is None:
+            return torch.from_numpy(self._values[start:stop])
+        content = bytearray(max(0, stop - start) * self._row_bytes)
+        self._file.seek(start * self._row_bytes)
+        left = memoryview(content)
+        while left and (count := self._file.readinto(left)):
+            left = left[count:]
+        return torch.from_numpy(np.frombuffer(content, np.float32).reshape(-1, self.dimension))
 
     def gather(self, indices: Tensor) -> Tensor:
         """Rows at int64 ``[n]``, in that order, as float32 ``[n, dimension]``."""
-        if self._spill is None:
+        self._check_open()
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < self._rows:
+            raise IndexError(f"an index is not one of the {self._rows} rows")
+        if self._file is None:
             return torch.from_numpy(self._values[indices.numpy()])
         picked = torch.empty(len(indices), self.dimension)
         for at, index in sorted(enumerate(indices.tolist()), key=lambda pair: pair[1]):
@@ -82,12 +98,23 @@ class RowStore:
 
     def close(self) -> None:
         """Free the memory or the file. A second call does nothing."""
+        self._closed = True
         self._values = np.empty((0, self.dimension), np.float32)
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _open_file(self) -> BinaryIO:
-        if self._file is None:
+    @property
+    def _row_bytes(self) -> int:
+        return self.dimension * _FLOAT_BYTES
+
+    def _check_open(self) -> None:
+        if self._closed:
             raise ValueError("the row store is closed")
-        return self._file
+
+    def _write(self, file: io.FileIO, content: bytes) -> None:
+        with write_errors(self._spill or Path()):
+            file.seek(self._rows * self._row_bytes)
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]

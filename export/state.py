@@ -10,6 +10,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from patchline.runtime.contract import Manifest, parse_manifest
@@ -62,6 +63,8 @@ def load_state(path: Path) -> TrainingState:
         raise ModelError(f"cannot read {path}: {error}") from error
     manifest = parse_manifest(text, str(path))
     expected = (manifest.memory_bank.rows, manifest.memory_bank.dimension)
-    if tuple(bank.shape) != expected:
-        raise ModelError(f"{path} holds a bank of {tuple(bank.shape)}, expected {expected}")
+    if tuple(bank.shape) != expected or bank.dtype != torch.float32:
+        raise ModelError(
+            f"{path} holds a bank of {bank.dtype} {tuple(bank.shape)}, expected float32 {expected}"
+        )
     return TrainingState(bank, manifest)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,8 @@ def _randomize(network: nn.Module, name: str) -> None:
 
 
 def _from_hub(name: str) -> nn.Module:
+    # The client warns of each of its retries; the one sentence below says what there is to say.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         model: nn.Module = timm.create_model(
             name, pretrained=True, features_only=True, out_indices=(2, 3)
@@ -79,15 +83,15 @@ def _from_hub(name: str) -> nn.Module:
     except Exception as error:  # the hub's client raises errors of many libraries
         raise WeightsError(
             f"the pretrained weights of {name} cannot be had from the model hub "
-            f"({type(error).__name__}: {_first_line(error)}). Without a network give a file: "
+            f"({_reason(error)}). Without a network give a file: "
             "--weights FILE.pth or FILE.safetensors (or --weights random, for a trial only)"
         ) from error
     return model
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else "no reason given"
+def _reason(error: Exception) -> str:
+    lines = [*str(error).strip().splitlines(), ""]
+    return textwrap.shorten(f"{type(error).__name__}: {lines[0]}", 200, placeholder=" …")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -97,7 +101,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = _read_tensors(path)
     except Exception as error:  # pickle, zip and safetensors errors share no base
         raise WeightsError(
-            f"{path} holds no weights that can be read safely ({_first_line(error)}). Expected a "
+            f"{path} holds no weights that can be read safely ({_reason(error)}). Expected a "
             ".safetensors file, or a .pth file with nothing but tensors in it"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):

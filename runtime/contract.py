@@ -242,7 +242,7 @@ def _fields(error: ValidationError) -> str:
     )
 
 
-_FREE_TO_CHANGE = frozenset({"threshold", "normal_scores", "parity", "onnx"})
+_FREE_TO_CHANGE = frozenset({"threshold", "normal_scores", "onnx"})
 
 
 def differing_fields(beside: Manifest, inside: Manifest) -> list[str]:

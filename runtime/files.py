@@ -45,9 +45,13 @@ def staged_files(directory: Path) -> Iterator[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=".patchline-", dir=directory))
     try:
+        yield stage
         with write_errors(directory):
-            yield stage
             _publish(stage, directory)
+    except OSError as error:
+        if error.errno not in _REASONS:  # about something else than the writing
+            raise
+        raise WriteError(f"{_refusal(directory, error)}. Nothing there was changed") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -64,19 +68,32 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def write_errors(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into one sentence about ``target``."""
+    """Turn every ``OSError`` into one sentence about ``target``.
+
+    Raises:
+        WriteError: in place of the ``OSError``.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _REASONS:
-            raise
-        raise WriteError(f"cannot write to {target}: {_REASONS[error.errno]}") from error
+        raise WriteError(_refusal(target, error)) from error
+
+
+def check_writable(directory: Path) -> None:
+    """Make a folder and a file in it, before hours of work end in a refusal.
+
+    Raises:
+        WriteError: that is not possible.
+    """
+    with write_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
 
 
 _REASONS = {
-    errno.ENOSPC: "the disk is full; nothing there was changed. Free some space and try again",
-    errno.EDQUOT: "the disk quota is used up; nothing there was changed",
-    errno.EFBIG: "the file would be larger than this system allows; nothing there was changed",
+    errno.ENOSPC: "the disk is full. Free some space and try again",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this system allows",
     errno.EACCES: "permission denied. Choose a folder you may write to",
     errno.EPERM: "permission denied. Choose a folder you may write to",
     errno.EROFS: "the file system is read-only. Choose another folder",
@@ -86,10 +103,41 @@ _REASONS = {
 }
 
 
+def _refusal(target: Path, error: OSError) -> str:
+    reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
+    return f"cannot write to {target}: {reason}"
+
+
 def _publish(stage: Path, directory: Path) -> None:
     files = sorted(stage.iterdir())
     for file in files:
+        if (directory / file.name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(directory / file.name))
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    for file in files:
-        file.replace(directory / file.name)
+    kept = stage / "replaced"
+    kept.mkdir()
+    try:
+        for file in files:
+            _keep(directory / file.name, kept)
+            file.replace(directory / file.name)
+    except BaseException:  # an interrupt as well: all of the new files, or all of the old ones
+        for file in files:
+            _restore(directory / file.name, kept, was_moved=not file.exists())
+        raise
+
+
+def _keep(target: Path, kept: Path) -> None:
+    if not target.exists():
+        return
+    try:
+        os.link(target, kept / target.name)
+    except OSError:  # a file system without hard links
+        shutil.copy2(target, kept / target.name)
+
+
+def _restore(target: Path, kept: Path, *, was_moved: bool) -> None:
+    if (kept / target.name).exists():
+        (kept / target.name).replace(target)
+    elif was_moved:
+        target.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from patchline.runtime.preprocess import Frame, to_bgr8
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 """File names that are taken for pictures, in lower case."""
 
-_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", 0xDA, b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
@@ -53,7 +53,24 @@ def read_image(path: Path) -> Frame:
 def _is_truncated(data: bytes) -> bool:
     # OpenCV decodes what is left of a cut JPEG or PNG and fills the rest, without a word.
     if data.startswith(_JPEG_START):
-        return _JPEG_END not in data[-4096:]
+        return data.find(_JPEG_END, _jpeg_scan(data)) < 0
     if data.startswith(_PNG_START):
-        return _PNG_END not in data[-64:]
+        return not _png_ends(data)
+    return False
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Where the pixels begin: past the headers, whose thumbnail has an end mark of its own."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _JPEG_SCAN:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
+
+
+def _png_ends(data: bytes) -> bool:
+    at = len(_PNG_START)
+    while at + 12 <= len(data):  # length, type, checksum
+        if data[at + 4 : at + 8] == _PNG_END:
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
     return False

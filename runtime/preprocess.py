@@ -19,7 +19,7 @@ from patchline.runtime.errors import FrameError
 Frame = npt.NDArray[np.uint8]
 """uint8 ``[H, W, 3]``, BGR, 0 to 255."""
 
-RESIZE = "area when shrinking, bilinear when enlarging"
+RESIZE = "per side: area when shrinking, bilinear when enlarging"
 """The rule of :func:`resize`, as the manifest records it."""
 
 _CHANNELS = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}
@@ -68,14 +68,15 @@ def to_bgr8(image: npt.NDArray[Any]) -> Frame:
 def resize(frame: Frame, size: ModelSize) -> Frame:
     """Resize to the model's size; the aspect ratio is not kept.
 
-    Area averaging when a side shrinks (no aliasing), bilinear when both grow.
+    A side that shrinks is averaged over areas (no aliasing), one that grows is interpolated.
     """
     height, width = frame.shape[:2]
     if (height, width) == (size.height, size.width):
         return frame
-    shrinks = height > size.height or width > size.width
-    rule = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(frame, (size.width, size.height), interpolation=rule).astype(
+    # In two steps: OpenCV's area rule quietly turns bilinear when one of the sides grows.
+    smaller = min(width, size.width), min(height, size.height)
+    frame = cv2.resize(frame, smaller, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return cv2.resize(frame, (size.width, size.height), interpolation=cv2.INTER_LINEAR).astype(
         np.uint8, copy=False
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchline.runtime.camera.native_logs import silence_native_logs
 from patchline.runtime.cli.command import print_warning, run_command, stderr_console
+from patchline.runtime.errors import MissingExtraError
+from patchline.runtime.files import check_writable
 
 if TYPE_CHECKING:
     from patchline.runtime.contract import Manifest
     from patchline.runtime.errors import ImageReadError
+
+
+_EXTRA = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors")
 
 
 class Method(str, enum.Enum):
@@ -91,6 +98,9 @@ def export_model(
     ] = False,
 ) -> None:
     """Fit a memory bank on good pictures and export one self-contained ONNX file per class."""
+    silence_native_logs()  # before the first import of cv2
+    _check_extra()
+
     from patchline.export.config import load_settings, parse_bytes, parse_size
     from patchline.export.datasets import select_classes
 
@@ -101,19 +111,33 @@ def export_model(
             "score": score,
             "backbone": backbone,
             "weights": weights,
-            "image_size": parse_size(image_size) if image_size else None,
+            "image_size": parse_size(image_size) if image_size is not None else None,
             "coreset_ratio": coreset_ratio,
             "neighbors": neighbors,
             "seed": seed,
             "batch_size": batch_size,
-            "memory_budget_bytes": parse_bytes(memory_budget) if memory_budget else None,
+            "memory_budget_bytes": parse_bytes(memory_budget)
+            if memory_budget is not None
+            else None,
             "device": device.value if device else None,
             "skip_unreadable": skip_unreadable,
         },
     )
-    # Before the first fit, so that a wrong name does not show after an hour.
-    for pictures in select_classes(data, [*cls, *(more or [])]):
+    # Both before the first fit, so that a wrong name does not show after an hour.
+    selected = select_classes(data, [*cls, *(more or [])])
+    check_writable(out)
+    for pictures in selected:
         _export_class(pictures, settings, out, as_json)
+
+
+def _check_extra() -> None:
+    """Raises: MissingExtraError: this is a device's install, without the training side."""
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"export-model needs {', '.join(missing)}. Install it with: "
+            'pip install "patchline[export]"'
+        )
 
 
 def _export_class(pictures: Any, settings: Any, out: Path, as_json: bool) -> None:
@@ -123,7 +147,7 @@ def _export_class(pictures: Any, settings: Any, out: Path, as_json: bool) -> Non
     from patchline.runtime.contract import load_manifest, manifest_path
 
     console = stderr_console()
-    console.print(f"[bold]{pictures.class_name}[/]: {len(pictures.paths)} good pictures")
+    console.print(f"{pictures.class_name}: {len(pictures.paths)} good pictures", markup=False)
     steps, started = ConsoleSteps(console), time.monotonic()
     fitted = fit(pictures, settings, steps, _warn_of_skipped)
     path = export_fitted(fitted, settings, out, steps)
@@ -137,10 +161,11 @@ def _report(path: Path, manifest: Manifest, seconds: float, as_json: bool) -> No
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{path}", show_header=False, title_justify="left")
+    table = Table(title=Text(str(path)), show_header=False, title_justify="left")
     for name, value in _rows(manifest, path, seconds):
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     Console(highlight=False).print(table)
 
 

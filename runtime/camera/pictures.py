@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
-from patchline.runtime.errors import ImageReadError, SourceOpenError
+from patchline.runtime.errors import ImageReadError, SourceError, SourceOpenError
 from patchline.runtime.image_file import IMAGE_SUFFIXES, is_image, read_image
 
 OnUnreadable = Callable[[ImageReadError], None]
@@ -57,6 +58,8 @@ class PictureSource:
             frame = self._read(index, file)
             if frame is not None:
                 yield frame
+        if self.skipped_unreadable == len(self._files):
+            raise SourceError(f"none of the {len(self._files)} pictures in {self.name} can be read")
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -84,10 +87,15 @@ def list_pictures(folder: Path) -> list[Path]:
     Raises:
         SourceOpenError: there is none, or the folder cannot be listed.
     """
-    try:
-        files = [path for path in folder.rglob("*") if is_image(path) and path.is_file()]
-    except OSError as error:
-        raise SourceOpenError(f"cannot list {folder}: {error.strerror}") from error
+
+    def refuse(error: OSError) -> None:
+        raise SourceOpenError(f"cannot list {error.filename}: {error.strerror}") from error
+
+    # Not rglob: it passes over folders that may not be read, without a word.
+    names = (
+        Path(root) / name for root, _, files in os.walk(folder, onerror=refuse) for name in files
+    )
+    files = [path for path in names if is_image(path)]
     if not files:
         raise SourceOpenError(
             f"{folder} holds no picture: expected files ending in "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import functools
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,17 +21,27 @@ def run_command(command: Callable[..., None]) -> None:
     Results belong on stdout, progress and messages on stderr. Usage errors exit with 2 (by
     typer), an error of ours with 1 and one sentence, an interrupt with 130.
     """
+
+    @functools.wraps(command)
+    def with_sentences(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except PatchlineError as error:
+            _leave(str(error), EXIT_ERROR)
+        except OSError as error:  # a file that vanished, a folder that may not be listed
+            _leave(f"{error.filename or 'the system'}: {error.strerror or error}", EXIT_ERROR)
+        except KeyboardInterrupt:
+            _leave("interrupted", EXIT_INTERRUPTED)
+
     # Plain tracebacks: a bug report needs them whole, and rich's renderer slows --help down.
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    try:
-        app(standalone_mode=True)
-    except PatchlineError as error:
-        print_error(str(error))
-        sys.exit(EXIT_ERROR)
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+    app.command()(with_sentences)
+    app()
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    print_error(message)
+    raise typer.Exit(status)
 
 
 def stderr_console() -> Console:

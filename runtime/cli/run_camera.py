@@ -65,7 +65,8 @@ def run_camera(
         Provider, typer.Option(help="Where ONNX Runtime computes.")
     ] = Provider.AUTO,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of one inference; all by default.")
+        int | None,
+        typer.Option(min=1, max=256, help="CPU threads per inference; all by default."),
     ] = None,
     skip_unreadable: Annotated[
         bool,
@@ -145,9 +146,10 @@ def _run(pipeline: Pipeline, stop: threading.Event) -> None:
     finally:
         print_summary(pipeline.summary)
         _release_stdout()
+        if pipeline.failures:
+            failed = ", ".join(output.name for output, _ in pipeline.failures)
+            print_error(f"not complete: {failed} (see the warning above)")
     if pipeline.failures:
-        failed = ", ".join(output.name for output, _ in pipeline.failures)
-        print_error(f"not complete: {failed} (see the warning above)")
         raise typer.Exit(EXIT_ERROR)
 
 

@@ -48,7 +48,7 @@ class OnnxRuntimeEngine:
             raise ModelError(f"{path} does not exist. export-model writes it")
         self._manifest = contract.load_manifest(contract.manifest_path(path))
         _check_digest(path, self._manifest)
-        self._runtime = _import_onnxruntime()
+        self._runtime = import_onnxruntime()
         self._session: Any = self._open(path, provider, threads)
         _check_against_model(self._session, self._manifest, path)
 
@@ -112,7 +112,12 @@ class OnnxRuntimeEngine:
         return [_CUDA, _CPU] if use_cuda else [_CPU]
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """ONNX Runtime, with its telemetry off.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -120,6 +125,8 @@ def _import_onnxruntime() -> Any:
             'ONNX Runtime is not installed. Install it with: pip install "patchline[cpu]" '
             '(or "patchline[gpu]" on a machine with CUDA)'
         ) from error
+    # A line without a network, and pictures that are nobody else's business: nothing is reported.
+    onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import cv2
 
 from patchline.runtime.camera.source import FrameSource
 from patchline.runtime.errors import ConfigurationError, WriteError
-from patchline.runtime.outputs.base import Output, output_errors
+from patchline.runtime.files import check_writable, write_errors
+from patchline.runtime.outputs.base import Output
 from patchline.runtime.outputs.overlay import annotate
 from patchline.runtime.outputs.video import (
     LIVE_FPS,
@@ -17,7 +17,7 @@ from patchline.runtime.outputs.video import (
     VIDEO_CODECS,
     AnnotatedVideo,
 )
-from patchline.runtime.verdict import JudgedFrame
+from patchline.runtime.verdict import JudgedFrame, Verdict
 
 _JPEG_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
@@ -60,9 +60,7 @@ class AnnotatedPictures:
         self._folder = folder
         self._source_path = None if source.path is None else source.path.resolve()
         self._map_value = map_value
-        with output_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
+        check_writable(folder)
 
     def write(self, judged: JudgedFrame) -> None:
         """Write one picture.
@@ -72,9 +70,13 @@ class AnnotatedPictures:
         """
         target = self._target(judged)
         content = _encode(annotate(judged, self._map_value), target)
-        with output_errors(target):
+        with write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            # Beside and renamed: a full disk leaves no half picture, and a link is replaced
+            # rather than what it points to.
+            part = target.with_name(f".{target.name}.part")
+            part.write_bytes(content)
+            part.replace(target)
 
     def close(self) -> None:
         """Every picture is complete already."""
@@ -82,12 +84,18 @@ class AnnotatedPictures:
     def _target(self, judged: JudgedFrame) -> Path:
         verdict = judged.verdict
         target = self._folder / (verdict.file or f"frame_{verdict.frame:06d}.jpg")
-        if self._source_path is not None and target.resolve().is_relative_to(self._source_path):
+        if self._source_path is not None and _is_picture_of(self._source_path, verdict, target):
             raise WriteError(
                 f"{target} is a picture of the source, and would be replaced by its annotated "
                 "copy. Choose another --output"
             )
         return target
+
+
+def _is_picture_of(source: Path, verdict: Verdict, target: Path) -> bool:
+    """Whether a target lies in the source, or is where a link of the source leads."""
+    origin = source / verdict.file if verdict.file and source.is_dir() else source
+    return target.resolve().is_relative_to(source) or _is_same_file(target, origin)
 
 
 def _encode(picture: cv2.typing.MatLike, target: Path) -> bytes:
@@ -106,12 +114,12 @@ def _check_apart(path: Path, source: FrameSource) -> None:
     if source.path is None:
         return
     target, origin = path.resolve(), source.path.resolve()
-    is_inside = target.is_relative_to(origin)
-    is_picture_over_itself = origin.is_file() and target == origin.parent
-    if is_inside or is_picture_over_itself or _is_same_file(target, origin):
+    # A folder above the source holds pictures of the user's, which could be replaced.
+    is_inside, is_above = target.is_relative_to(origin), origin.is_relative_to(target)
+    if is_inside or is_above or _is_same_file(target, origin):
         raise ConfigurationError(
-            f"--output {path} lies in the source {source.path}: its pictures would be replaced, "
-            "or judged in the next run. Choose a place outside of it"
+            f"--output {path} lies in the source {source.path} or above it: pictures there would "
+            "be replaced, or judged in the next run. Choose a folder of its own"
         )
 
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
-from patchline.runtime.errors import WriteError
-from patchline.runtime.files import write_errors
 from patchline.runtime.verdict import JudgedFrame
 
 
@@ -37,17 +32,3 @@ class Output(Protocol):
 
 class OutputClosedError(Exception):
     """The reader of an output went away (``run-camera … | head -1``): no failure, an end."""
-
-
-@contextlib.contextmanager
-def output_errors(target: Path) -> Iterator[None]:
-    """Turn every ``OSError`` into a :class:`WriteError` about ``target``.
-
-    Also those that :func:`~patchline.runtime.files.write_errors` does not expect: a stick that is
-    pulled out (``EIO``) must end one output and not the inspection.
-    """
-    try:
-        with write_errors(target):
-            yield
-    except OSError as error:
-        raise WriteError(f"cannot write to {target}: {error.strerror or error}") from error

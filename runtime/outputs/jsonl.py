@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from patchline.runtime.outputs.base import OutputClosedError, output_errors
+from patchline.runtime.files import write_errors
+from patchline.runtime.outputs.base import OutputClosedError
 from patchline.runtime.verdict import JudgedFrame, StageTimes, Verdict
 
 
@@ -30,7 +31,7 @@ class JsonLines:
             WriteError: the disk is full, or the like.
         """
         line = json.dumps(verdict_document(judged.verdict), allow_nan=False)
-        with output_errors(Path(self.name)):
+        with write_errors(Path(self.name)):
             try:
                 self._file.write(line + "\n")
                 self._file.flush()

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from patchline.runtime.errors import WriteError
-from patchline.runtime.outputs.base import output_errors
+from patchline.runtime.files import write_errors
 from patchline.runtime.outputs.overlay import annotate
 from patchline.runtime.preprocess import Frame
 from patchline.runtime.verdict import JudgedFrame
@@ -49,7 +49,7 @@ class AnnotatedVideo:
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._count = 0
-        with output_errors(path):
+        with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _check_encoder(path)
 
@@ -117,7 +117,7 @@ def _check_encoder(path: Path) -> None:
 
 
 def _check_space(path: Path) -> None:
-    with output_errors(path):
+    with write_errors(path):
         free_bytes = shutil.disk_usage(path.parent).free
     if free_bytes < _SPARE_BYTES:
         raise WriteError(f"cannot write to {path}: the disk is full. The video ends here")

@@ -8,7 +8,7 @@ import threading
 
 import cv2
 
-from patchline.runtime.errors import ConfigurationError
+from patchline.runtime.errors import ConfigurationError, WriteError
 from patchline.runtime.outputs.overlay import annotate
 from patchline.runtime.verdict import JudgedFrame
 
@@ -44,10 +44,17 @@ class Window:
         self._is_open = True
 
     def write(self, judged: JudgedFrame) -> None:
-        """Show one frame."""
-        cv2.imshow(_TITLE, annotate(judged, self._map_value))
-        key = cv2.waitKey(1) & 0xFF
-        is_closed = cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
+        """Show one frame.
+
+        Raises:
+            WriteError: the window system failed.
+        """
+        try:
+            cv2.imshow(_TITLE, annotate(judged, self._map_value))
+            key = cv2.waitKey(1) & 0xFF
+            is_closed = cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
+        except cv2.error as error:
+            raise WriteError(f"the live view failed: {error.err}") from error
         if key in _KEYS_TO_CLOSE or is_closed:
             self._stop.set()
 

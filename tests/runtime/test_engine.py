@@ -237,7 +237,7 @@ class FakeRuntime:
 
 def use(monkeypatch: pytest.MonkeyPatch, *available: str) -> None:
     runtime = FakeRuntime([f"{name}ExecutionProvider" for name in available])
-    monkeypatch.setattr(module, "_import_onnxruntime", lambda: runtime)
+    monkeypatch.setattr(module, "import_onnxruntime", lambda: runtime)
 
 
 def test_cuda_that_was_not_built_in_gives_the_install_command(

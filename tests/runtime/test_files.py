@@ -140,3 +140,55 @@ def test_a_folder_in_the_way_of_the_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="in the way"):
         write_atomically(tmp_path / "a", b"new")
     assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("stage_is_interrupted_at", [1, 2])
+def test_an_interrupt_between_the_renames_brings_all_old_files_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage_is_interrupted_at: int
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+    replace, moved = Path.replace, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if len(moved) == stage_is_interrupted_at:
+            moved.append("interrupt")
+            raise KeyboardInterrupt
+        moved.append(self.name)
+        return replace(self, target)
+
+    with pytest.raises(KeyboardInterrupt), staged_files(tmp_path) as stage:
+        for name in ("a", "b", "c"):
+            (stage / name).write_text("new")
+        monkeypatch.setattr(Path, "replace", interrupted)
+    assert names(tmp_path) == ["a", "b"]
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["old", "old"]
+
+
+def test_a_folder_in_the_way_of_the_last_file_changes_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(WriteError, match="in the way"), staged_files(tmp_path) as stage:
+        (stage / "a").write_text("new")
+        (stage / "b").write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_without_hard_links_old_files_are_kept_as_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    (tmp_path / "a").write_text("old")
+    monkeypatch.setattr(files.os, "link", refuse)
+    write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence_whatever_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="cannot write to"):
+        files.check_writable(tmp_path / ("x" * 300))
+    files.check_writable(tmp_path / "new")
+    assert names(tmp_path) == ["new"]

@@ -69,3 +69,32 @@ def test_the_orientation_a_camera_notes_is_applied(tmp_path: Path) -> None:
 )
 def test_pictures_are_known_by_name(name: str, expected: bool) -> None:
     assert is_image(Path(name)) is expected
+
+
+def _jpeg(tmp_path: Path) -> bytes:
+    path = tmp_path / "whole.jpg"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    return path.read_bytes()
+
+
+def test_a_jpeg_with_data_behind_its_end_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "phone.jpg").write_bytes(_jpeg(tmp_path) + bytes(9000))
+    assert read_image(tmp_path / "phone.jpg").shape == (64, 64, 3)
+
+
+def test_the_end_mark_of_a_thumbnail_does_not_make_a_cut_jpeg_whole(tmp_path: Path) -> None:
+    whole = _jpeg(tmp_path)
+    thumbnail = b"Exif\0\0" + whole[:200] + b"\xff\xd9"
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    (tmp_path / "cut.jpg").write_bytes(whole[:2] + segment + whole[2 : len(whole) // 2])
+    with pytest.raises(ImageReadError, match="truncated"):
+        read_image(tmp_path / "cut.jpg")
+    (tmp_path / "with.jpg").write_bytes(whole[:2] + segment + whole[2:])
+    assert read_image(tmp_path / "with.jpg").shape == (64, 64, 3)
+
+
+def test_a_png_with_data_behind_its_end_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    path.write_bytes(path.read_bytes() + bytes(200))
+    assert read_image(path).shape == (8, 8, 3)

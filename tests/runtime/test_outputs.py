@@ -225,14 +225,34 @@ def test_an_output_over_the_source_video_is_refused(make_video: Callable[..., Pa
             open_annotated_output(target, open_source(str(path)), THRESHOLD)
 
 
-def test_a_picture_of_the_source_is_never_replaced(tmp_path: Path) -> None:
-    source_folder = tmp_path / "parts"
-    (source_folder / "parts").mkdir(parents=True)
-    cv2.imwrite(str(source_folder / "parts/1.png"), gray(1))
-    source = open_source(str(source_folder))
-    output = open_annotated_output(tmp_path, source, THRESHOLD)
+def test_a_folder_above_the_source_is_refused(pictures: Path) -> None:
+    with pytest.raises(ConfigurationError, match="or above it"):
+        open_annotated_output(pictures.parent, open_source(str(pictures)), THRESHOLD)
+
+
+def test_a_picture_that_the_source_links_to_is_never_replaced(tmp_path: Path) -> None:
+    original = tmp_path / "originals/1.png"
+    original.parent.mkdir()
+    cv2.imwrite(str(original), gray(1))
+    before = original.read_bytes()
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "1.png").symlink_to(original)
+    output = open_annotated_output(original.parent, open_source(str(links)), THRESHOLD)
     with pytest.raises(WriteError, match="is a picture of the source"):
-        output.write(judged_frame(gray(1), file="parts/1.png"))
+        output.write(judged_frame(gray(1), file="1.png"))
+    assert original.read_bytes() == before
+
+
+def test_a_link_in_the_output_is_replaced_and_not_what_it_points_to(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(b"mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/1.png").symlink_to(elsewhere)
+    output = AnnotatedPictures(tmp_path / "out", FakeSource([]), THRESHOLD)
+    output.write(judged_frame(gray(1), file="1.png"))
+    assert elsewhere.read_bytes() == b"mine"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png"]
 
 
 @pytest.mark.parametrize("name", ["a.mov", "a.png", "a.v2"])

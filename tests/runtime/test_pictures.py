@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from patchline.runtime.camera.open import open_source
-from patchline.runtime.camera.pictures import natural_key
+from patchline.runtime.camera.pictures import PictureSource, natural_key
 from patchline.runtime.camera.source import CapturedFrame
-from patchline.runtime.errors import ImageReadError, SourceOpenError
+from patchline.runtime.errors import ImageReadError, SourceError, SourceOpenError
 
 from .fakes import FakeClock, gray
 
@@ -104,3 +104,10 @@ def test_natural_order_counts_and_never_ties_different_names() -> None:
     assert ordered.index("a9") < ordered.index("a10")
     assert ordered.index("x/2") < ordered.index("x/10")
     assert len({repr(natural_key(name)) for name in names}) == len(names)
+
+
+def test_a_folder_of_nothing_but_unreadable_pictures_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_text("no picture")
+    source = PictureSource(tmp_path, on_unreadable=lambda error: None)
+    with pytest.raises(SourceError, match="none of the 1 pictures"):
+        list(source.frames(threading.Event()))

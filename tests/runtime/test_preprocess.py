@@ -134,3 +134,10 @@ def test_a_batch_that_does_not_fit_the_model_is_refused(frames: Any) -> None:
     with pytest.raises(FrameError, match="expected"):
         check_frames(frames, SIZE)
     check_frames(np.zeros((2, 32, 40, 3), np.uint8), SIZE)
+
+
+def test_a_side_that_shrinks_is_averaged_also_where_the_other_one_grows() -> None:
+    stripes = np.zeros((8, 512, 3), np.uint8)
+    stripes[:, ::2] = 200
+    resized = resize(stripes, ModelSize(height=16, width=64))
+    assert (resized == 100).all()

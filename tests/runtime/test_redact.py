@@ -22,6 +22,8 @@ from patchline.runtime.camera.redact import redact
         ("http://cam/v?access_token=se/cr?et", "http://cam/v?access_token=***"),
         ("http://cam/v?API-KEY=secret#x", "http://cam/v?API-KEY=***"),
         ("rtsp://cam/user=me_password=secret_channel=1.sdp", "rtsp://cam/user=***"),
+        ("http://cam/cgi?u=admin&p=secret&channel=2", "http://cam/cgi?u=***&p=***&channel=2"),
+        ("http://cam/cgi?pin=4711", "http://cam/cgi?pin=***"),
         ("http://cam/v?passphrase=a;b&sig=c", "http://cam/v?passphrase=***&sig=***"),
     ],
 )

@@ -1,0 +1,71 @@
+"""Small drawn data sets, and the settings that fit them in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from patchline.export.config import FitSettings
+from patchline.export.datasets import GoodPictures, good_pictures
+from patchline.export.fit import FittedModel, fit
+from patchline.export.progress import SilentSteps
+from patchline.runtime.camera.test_pattern import draw_part
+from patchline.runtime.errors import ImageReadError
+
+CLASS_NAME = "gasket"
+SIZE_PX = 64
+
+QUICK = FitSettings(
+    backbone="resnet18",
+    weights="random",
+    image_size=(SIZE_PX, SIZE_PX),
+    coreset_ratio=0.4,  # so that the bank has more than nine groups of 32, the last one padded
+    device="cpu",
+)
+
+
+def settings_with(**changes: Any) -> FitSettings:
+    """The quick settings with some of them changed (and checked)."""
+    return FitSettings(**(QUICK.model_dump() | changes))
+
+
+def write_picture(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def write_good(folder: Path, count: int, *, first_seed: int = 100, side_px: int = 96) -> list[Path]:
+    """Draw good parts: ``000.png``, ``001.png``, …"""
+    return [
+        write_picture(folder / f"{i:03}.png", draw_part(first_seed + i, size=(side_px, side_px))[0])
+        for i in range(count)
+    ]
+
+
+def write_class(root: Path, name: str = CLASS_NAME, good: int = 12) -> Path:
+    """Draw a class in MVTec layout with a test set of two good and two defective parts."""
+    folder = root / name
+    write_good(folder / "train" / "good", good)
+    write_good(folder / "test" / "good", 2, first_seed=500)
+    for seed, defect in enumerate(("chip", "contamination"), start=600):
+        image, mask = draw_part(seed, defect=defect, size=(96, 96))
+        write_picture(folder / "test" / defect / "000.png", image)
+        write_picture(folder / "ground_truth" / defect / "000_mask.png", mask)
+    return folder
+
+
+def refuse(error: ImageReadError) -> None:
+    raise AssertionError(f"skipped without being allowed to: {error}")
+
+
+def quick_fit(data: Path, **changes: Any) -> FittedModel:
+    """Fit the drawn class below ``data``."""
+    return fit(good_pictures(data, CLASS_NAME), settings_with(**changes), SilentSteps(), refuse)
+
+
+def pictures_in(folder: Path) -> GoodPictures:
+    return good_pictures(folder.parent, folder.name)
