@@ -7,13 +7,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 
 from patchline.export.config import FitSettings
-from patchline.export.datasets import GoodPictures, good_pictures
+from patchline.export.datasets import good_pictures
 from patchline.export.fit import FittedModel, fit
 from patchline.export.progress import SilentSteps
 from patchline.runtime.camera.test_pattern import draw_part
 from patchline.runtime.errors import ImageReadError
+from patchline.runtime.image_file import read_image
 
 CLASS_NAME = "gasket"
 SIZE_PX = 64
@@ -58,6 +60,28 @@ def write_class(root: Path, name: str = CLASS_NAME, good: int = 12) -> Path:
     return folder
 
 
+def write_modes(folder: Path) -> dict[str, Path]:
+    """One gray picture in every mode a camera or an archive has."""
+    gray = cv2.cvtColor(read_image(write_good(folder, 1)[0]), cv2.COLOR_BGR2GRAY)
+    bgr = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+    clear = np.dstack([bgr, np.full(gray.shape, 17, np.uint8)])
+    paths = {
+        "colour": write_picture(folder / "colour.png", bgr),
+        "gray": write_picture(folder / "gray.png", gray),
+        "rgba": write_picture(folder / "rgba.png", clear),
+        "16 bit gray": write_picture(folder / "gray16.png", gray.astype(np.uint16) * 257),
+        "16 bit": write_picture(folder / "colour16.tif", bgr.astype(np.uint16) * 257),
+        "bmp": write_picture(folder / "colour.bmp", bgr),
+        "palette": folder / "palette.png",
+    }
+    palette = PIL.Image.fromarray(gray).convert("P")
+    palette.putpalette([value for value in range(256) for _ in range(3)])
+    palette.save(paths["palette"])
+    with PIL.Image.open(paths["palette"]) as written:
+        assert written.mode == "P"
+    return paths
+
+
 def refuse(error: ImageReadError) -> None:
     raise AssertionError(f"skipped without being allowed to: {error}")
 
@@ -65,7 +89,3 @@ def refuse(error: ImageReadError) -> None:
 def quick_fit(data: Path, **changes: Any) -> FittedModel:
     """Fit the drawn class below ``data``."""
     return fit(good_pictures(data, CLASS_NAME), settings_with(**changes), SilentSteps(), refuse)
-
-
-def pictures_in(folder: Path) -> GoodPictures:
-    return good_pictures(folder.parent, folder.name)

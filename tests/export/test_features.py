@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 
@@ -18,7 +16,7 @@ from patchline.runtime.errors import DataError, ImageReadError
 from patchline.runtime.image_file import read_image
 from patchline.runtime.preprocess import resize
 
-from .drawn import QUICK, write_good, write_picture
+from .drawn import QUICK, write_good, write_modes, write_picture
 
 PATCHES = 64
 
@@ -148,28 +146,6 @@ class TestUnreadable:
             path.write_bytes(b"no picture")
         with pytest.raises(DataError, match=r"none of the 7 pictures in .*good can be read"):
             extract(paths, embedder, on_unreadable=lambda error: None)
-
-
-def write_modes(folder: Path) -> dict[str, Path]:
-    """One gray picture in every mode a camera or an archive has."""
-    gray = cv2.cvtColor(read_image(write_good(folder, 1)[0]), cv2.COLOR_BGR2GRAY)
-    bgr = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
-    clear = np.dstack([bgr, np.full(gray.shape, 17, np.uint8)])
-    paths = {
-        "colour": write_picture(folder / "colour.png", bgr),
-        "gray": write_picture(folder / "gray.png", gray),
-        "rgba": write_picture(folder / "rgba.png", clear),
-        "16 bit gray": write_picture(folder / "gray16.png", gray.astype(np.uint16) * 257),
-        "16 bit": write_picture(folder / "colour16.tif", bgr.astype(np.uint16) * 257),
-        "bmp": write_picture(folder / "colour.bmp", bgr),
-        "palette": folder / "palette.png",
-    }
-    palette = PIL.Image.fromarray(gray).convert("P")
-    palette.putpalette([value for value in range(256) for _ in range(3)])
-    palette.save(paths["palette"])
-    with PIL.Image.open(paths["palette"]) as written:
-        assert written.mode == "P"
-    return paths
 
 
 def test_every_mode_of_one_picture_is_the_same_frame(tmp_path: Path) -> None:
