@@ -58,7 +58,7 @@ def run(pictures: GoodPictures, budget_bytes: int) -> FittedModel:
 def main() -> None:
     torch.set_num_threads(1)
     pictures = good_pictures(Path(sys.argv[1]), "gasket")
-    few = GoodPictures(pictures.class_name, pictures.folder, pictures.paths[:8])
+    few = GoodPictures(pictures.class_name, pictures.folder, pictures.paths[:4])
     # The smallest budgets that are not refused: features on disk, everything else in memory.
     small, large = (plan(p).peak_bytes - plan(p).features_bytes for p in (few, pictures))
     run(few, small)  # libraries, activations and the allocator's arenas
