@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,8 @@ OPSET = 18
 """Read by TensorRT 10.3 and later, and the exporter's own: no version converter in between."""
 
 LARGEST_BATCH = 1024
-EXTERNAL_DATA_BYTES = (1 << 31) - (1 << 20)
-"""Past this size tensors go into a second file: protobuf's limit, less room for metadata."""
+EXTERNAL_DATA_BYTES = (1 << 31) - (1 << 24)
+"""Past this size tensors go into a second file: protobuf's limit, less room for the rest."""
 
 
 def to_onnx(detector: nn.Module, size: ModelSize) -> onnx.ModelProto:
@@ -61,7 +62,7 @@ def save_onnx(
     model: onnx.ModelProto, path: Path, *, external_data_bytes: int = EXTERNAL_DATA_BYTES
 ) -> None:
     """Write one file; past ``external_data_bytes`` the tensors go to ``NAME.onnx.data``."""
-    if model.ByteSize() <= external_data_bytes:
+    if _tensor_bytes(model) <= external_data_bytes:
         path.write_bytes(model.SerializeToString())
         return
     onnx.save_model(
@@ -69,6 +70,14 @@ def save_onnx(
         str(path),
         save_as_external_data=True,
         location=contract.external_data_path(path).name,
+    )
+
+
+def _tensor_bytes(model: onnx.ModelProto) -> int:
+    # Not ByteSize(), which serialises: past 2 GiB it fails itself.
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
     )
 
 

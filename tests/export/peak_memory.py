@@ -15,6 +15,8 @@ from patchline.export.fit import FittedModel, fit
 from patchline.export.memory import MemoryPlan, plan_memory
 from patchline.export.progress import SilentSteps
 
+NEIGHBORS = 1  # what their number costs does not grow with the pictures
+
 
 def status_bytes(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -37,7 +39,7 @@ def plan(pictures: GoodPictures) -> MemoryPlan:
         patches=32 * 32,
         dimension=384,
         bank_rows=int(rows * 0.001),
-        neighbors=9,
+        neighbors=NEIGHBORS,
         budget_bytes=1 << 40,
     )
 
@@ -48,6 +50,7 @@ def run(pictures: GoodPictures, budget_bytes: int) -> FittedModel:
         weights="random",
         image_size=(256, 256),
         coreset_ratio=0.001,
+        neighbors=NEIGHBORS,
         batch_size=2,
         device="cpu",
         memory_budget_bytes=budget_bytes,

@@ -302,11 +302,15 @@ class TestOddData:
         assert len(fitted.normal.scores) == images
         assert len(fitted.memory_bank) == int(images * PATCHES * 0.4)
 
-    def test_identical_flat_pictures_fit_and_export(self, tmp_path: Path) -> None:
+    def test_identical_flat_pictures_in_a_bank_of_every_patch_fit_and_export(
+        self, tmp_path: Path
+    ) -> None:
         flat = np.full((80, 80, 3), 128, np.uint8)
         for i in range(3):
             write_picture(tmp_path / CLASS_NAME / f"{i}.png", flat)
-        path = export_model(quick_fit(tmp_path), QUICK, tmp_path / "models", SilentSteps())
+        fitted, settings = quick_fit(tmp_path, coreset_ratio=1.0), settings_with(coreset_ratio=1.0)
+        assert len(fitted.memory_bank) == 3 * PATCHES
+        path = export_model(fitted, settings, tmp_path / "models", SilentSteps())
         parity = load_manifest(manifest_path(path)).parity
         assert parity is not None and parity.image_score_max_relative_error < 1e-3
         frames = np.stack([np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)])
