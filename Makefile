@@ -39,6 +39,7 @@ format: $(VENV)/.installed-dev
 
 benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python -m patchline.benchmarks.coreset
+	$(BIN)/python -m patchline.benchmarks.influence
 	$(BIN)/python -m patchline.benchmarks.latency
 	$(BIN)/python -m patchline.benchmarks.startup
 
@@ -50,7 +51,7 @@ $(VENV)/.created:
 
 # A strict editable install links single files, so a new file needs a new (quick) install.
 $(VENV)/.files: $(VENV)/.created FORCE
-	@find $(SOURCE_FOLDERS) -name '*.py' -o -name '*.toml' -o -name 'py.typed' | LC_ALL=C sort >$@.new
+	@find $(SOURCE_FOLDERS) -name '*.py' -o -name '*.toml' -o -name '*.html' -o -name '*.css' -o -name 'py.typed' | LC_ALL=C sort >$@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 FORCE:
 

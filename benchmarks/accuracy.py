@@ -1,4 +1,4 @@
-"""``python -m patchline.benchmarks.accuracy``: image AUROC of exported models on labelled classes.
+"""``python -m patchline.benchmarks.accuracy``: metrics of exported models on labelled classes.
 
 Each class is fitted and exported as a user would, and the exported file is what is evaluated, in
 ONNX Runtime. The threshold is the exported one, found from good training images alone.
@@ -7,30 +7,28 @@ ONNX Runtime. The threshold is the exported one, found from good training images
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
-from sklearn.metrics import roc_auc_score
 
 from patchline.benchmarks.report import write_result
 from patchline.export.config import FitSettings
 from patchline.export.datasets import (
     GoodPictures,
-    TestPicture,
     find_classes,
     good_pictures,
     labelled_pictures,
 )
+from patchline.export.evaluation.evaluate import evaluate_class
+from patchline.export.evaluation.result import Metrics
 from patchline.export.exporter import export_model
 from patchline.export.fit import fit
-from patchline.export.progress import SilentSteps
 from patchline.runtime.cli.command import print_warning, run_command
-from patchline.runtime.engine import Engine, open_engine
-from patchline.runtime.image_file import read_image
-from patchline.runtime.preprocess import preprocess
+from patchline.runtime.engine import open_engine
+from patchline.runtime.progress import SilentSteps
 
 
 def benchmark_accuracy(
@@ -53,9 +51,9 @@ def benchmark_accuracy(
         seed=seed,
     )
     classes = {
-        name: _evaluate_class(good_pictures(data, name), labelled, settings)
+        name: _evaluate_class(good_pictures(data, name), data, settings)
         for name in find_classes(data)
-        if (labelled := labelled_pictures(data, name))
+        if labelled_pictures(data, name)
     }
     results = {
         "backbone": backbone,
@@ -72,32 +70,32 @@ def benchmark_accuracy(
     console.print(f"written to {path}")
 
 
-def _evaluate_class(
-    pictures: GoodPictures, labelled: list[TestPicture], settings: FitSettings
-) -> dict[str, Any]:
+def _evaluate_class(pictures: GoodPictures, data: Path, settings: FitSettings) -> dict[str, Any]:
     fitted = fit(pictures, settings, SilentSteps(), lambda error: print_warning(str(error)))
     with tempfile.TemporaryDirectory() as folder:
         path = export_model(fitted, settings, Path(folder), SilentSteps())
         with open_engine(path, provider="cpu") as engine:
-            scores = np.array([_score(engine, picture.path) for picture in labelled])
-    defective = np.array([picture.is_defective for picture in labelled])
-    threshold = fitted.threshold.value
+            evaluation = evaluate_class(engine, data)
+    for sentence in (*evaluation.problems, *evaluation.notes):
+        print_warning(f"{pictures.class_name}: {sentence}")
     return {
-        "image_auroc": round(float(roc_auc_score(defective, scores)), 5),
-        "threshold": round(threshold, 5),
-        "false_alarms": int((scores[~defective] >= threshold).sum()),
-        "good": int((~defective).sum()),
-        "found": int((scores[defective] >= threshold).sum()),
-        "defective": int(defective.sum()),
+        **_rounded(evaluation.metrics),
+        "aupro_fpr_limit": evaluation.fpr_limit,
+        "threshold": round(fitted.threshold.value, 5),
+        "false_alarms": evaluation.false_alarms,
+        "good": evaluation.count(defective=False),
+        "found": evaluation.found,
+        "defective": evaluation.count(defective=True),
         "training_images": fitted.training_set.images,
         "bank_rows": len(fitted.memory_bank),
         "fit_peak_bytes_planned": fitted.memory.peak_bytes,
     }
 
 
-def _score(engine: Engine, path: Path) -> float:
-    frame = preprocess(read_image(path), engine.manifest.model_size)
-    return float(engine.infer(frame[None]).image_score[0])
+def _rounded(metrics: Metrics) -> dict[str, float | None]:
+    return {
+        name: None if value is None else round(value, 5) for name, value in asdict(metrics).items()
+    }
 
 
 def main() -> None:

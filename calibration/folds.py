@@ -29,3 +29,27 @@ def assign_folds(images: int, seed: int, folds: int = FOLDS) -> npt.NDArray[np.i
     assigned = np.empty(images, np.int64)
     assigned[order] = np.arange(images) % folds
     return assigned
+
+
+def assign_calibration(images: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which images are kept out of the bank for calibration, bool ``[images]``, drawn at random.
+
+    Args:
+        images: how many there are.
+        share: of them, in (0, 1); at least two are kept out, and two left in.
+        seed: of the draw.
+
+    Raises:
+        DataError: the share is outside (0, 1), or there are fewer than four images.
+    """
+    if not 0 < share < 1:
+        raise DataError(f"the calibration split is {share}, expected a share between 0 and 1")
+    if images < 4:
+        raise DataError(
+            f"{images} good pictures are too few for a calibration split: at least 4 are needed, "
+            "and 100 or more to trust the threshold"
+        )
+    count = min(max(round(share * images), 2), images - 2)
+    held_out = np.zeros(images, np.bool_)
+    held_out[np.random.default_rng(seed).permutation(images)[:count]] = True
+    return held_out

@@ -33,16 +33,21 @@ class PatchEmbedder(nn.Module):
         name: a timm backbone with features at 1/8 and 1/16 of the frame.
         size: height and width of the frames in pixels.
         weights: as for :func:`patchline.export.weights.load_weights`.
+        neighborhood: side of the square that features are averaged over, odd; 1 for none. Every
+            model that is exported has 3 (PatchCore, section 3.1).
 
     Raises:
         ConfigurationError: timm has no such backbone, or it does not give such features.
         WeightsError: the weights cannot be loaded or do not fit.
     """
 
-    def __init__(self, name: str, size: ModelSize, weights: str | None = None) -> None:
+    def __init__(
+        self, name: str, size: ModelSize, weights: str | None = None, *, neighborhood: int = 3
+    ) -> None:
         super().__init__()
         _check_size(size)
         self.name = name
+        self.neighborhood = neighborhood
         self.size = size
         self.network, features = _create(name)
         self.weights: Weights = load_weights(self.network, name, weights)
@@ -60,7 +65,7 @@ class PatchEmbedder(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames; see the class."""
         fine, coarse = self.network(self.normalize(frames))
-        fine, coarse = _average_3x3(fine), _average_3x3(coarse)
+        fine, coarse = self._average(fine), self._average(coarse)
         coarse = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
         joined: Tensor = self.pool(torch.cat([fine, coarse], dim=1))
         return joined.permute(0, 2, 3, 1)
@@ -70,6 +75,10 @@ class PatchEmbedder(nn.Module):
         # The cast comes first: TensorRT refuses to transpose uint8 (DESIGN section 5).
         pixels = frames.to(torch.float32).permute(0, 3, 1, 2).flip(1)
         return pixels * cast(Tensor, self.scale) + cast(Tensor, self.shift)
+
+    def _average(self, features: Tensor) -> Tensor:
+        side = self.neighborhood
+        return F.avg_pool2d(features, kernel_size=side, stride=1, padding=side // 2)
 
     def _measure(self) -> tuple[tuple[int, int], int]:
         frames = torch.zeros(1, self.size.height, self.size.width, 3, dtype=torch.uint8)
@@ -110,10 +119,6 @@ def _channel_pool(channels: int) -> nn.Module:
     if channels <= EMBEDDING_DIMENSION:
         return nn.Identity()
     return ChannelPool(channels, EMBEDDING_DIMENSION)
-
-
-def _average_3x3(features: Tensor) -> Tensor:
-    return F.avg_pool2d(features, kernel_size=3, stride=1, padding=1)
 
 
 def _create(name: str) -> tuple[nn.Module, Any]:

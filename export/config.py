@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from patchline.calibration.threshold import DEFAULT_FALSE_ALARM_RATE
 from patchline.export.scores import DEFAULT_SCORE, SCORES
 from patchline.runtime.contract import ModelSize
 from patchline.runtime.errors import ConfigurationError
@@ -40,6 +41,8 @@ class FitSettings(BaseModel):
     coreset_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     neighbors: Annotated[int, Field(ge=1, le=100)] = 9
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    false_alarm_rate: Annotated[float, Field(gt=0, le=0.5)] = DEFAULT_FALSE_ALARM_RATE
+    calibration_split: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 8
     memory_budget_bytes: Annotated[int, Field(ge=1 << 20)] = 4 * _GIB
     skip_unreadable: bool = False
@@ -59,15 +62,32 @@ class FitSettings(BaseModel):
 def load_settings(config: Path | None, given: dict[str, Any]) -> FitSettings:
     """Settings of a TOML file, overridden by what was given on the command line.
 
+    Raises:
+        ConfigurationError: as for :func:`read_fields` and :func:`make_settings`.
+    """
+    return make_settings(read_fields(config, given), config)
+
+
+def read_fields(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a TOML file, overridden by what was given on the command line; not checked yet.
+
     Args:
         config: a TOML file with fields of :class:`FitSettings`.
         given: fields by name; ``None`` values do not count as given.
 
     Raises:
-        ConfigurationError: unknown or ill-typed fields (all of them are named), no such file.
+        ConfigurationError: no such file, or no TOML.
     """
     fields = _read(config) if config is not None else {}
-    fields |= {name: value for name, value in given.items() if value is not None}
+    return fields | {name: value for name, value in given.items() if value is not None}
+
+
+def make_settings(fields: dict[str, Any], config: Path | None = None) -> FitSettings:
+    """Settings from fields by name; ``config`` is the file to name in messages.
+
+    Raises:
+        ConfigurationError: unknown or ill-typed fields (all of them are named).
+    """
     try:
         settings = FitSettings(**fields)
     except ValidationError as error:

@@ -68,6 +68,7 @@ def greedy_coreset(
     *,
     seed: int = 0,
     excluded: Tensor | None = None,
+    start: int = 0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Coreset:
     """Pick ``size`` rows so that every row is near a pick: the farthest row, again and again.
@@ -80,6 +81,8 @@ def greedy_coreset(
         size: number of picks, 1 to the number of candidates.
         seed: of the first pick.
         excluded: bool ``[N]``; these rows are no candidates (held-out images).
+        start: the first so many rows are picked beforehand, in their order, and count among the
+            ``size`` (a bank that is extended); nothing is drawn then.
         on_progress: called with the number of picks so far, about once a round.
 
     Raises:
@@ -87,11 +90,13 @@ def greedy_coreset(
     """
     nearest = _initial_distances(rows, excluded)
     candidates = int((nearest != _TAKEN).sum())
-    if not 1 <= size <= candidates:
-        raise ConfigurationError(f"coreset size is {size}, expected 1 to {candidates} candidates")
+    if not max(1, start) <= size <= candidates:
+        raise ConfigurationError(
+            f"coreset size is {size}, expected {max(1, start)} to {candidates} candidates"
+        )
     norms = torch.linalg.vector_norm(rows, dim=1).square_()  # no copy of the rows, as squares are
-    picks = [_first_pick(nearest, seed)]
-    nearest[picks[0]] = _TAKEN
+    picks = list(range(start)) or [_first_pick(nearest, seed)]
+    nearest[picks] = _TAKEN
     _update(nearest, rows, norms, picks)
     while len(picks) < size:
         new = _round(nearest, rows, size - len(picks))

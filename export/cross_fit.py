@@ -1,26 +1,32 @@
-"""Scores of good images against banks that have not seen them (five folds pooled).
+"""Scores of good images against banks that have not seen them.
 
-Each fold's images are judged by a bank from the other folds. The same held-out patches give the
-frozen statistics of the mean distance (DESIGN section 3). Cross-fitting is a little conservative:
-the bank that ships is larger than each fold's.
+Cross-fitting: five folds, each judged by a bank from the other folds, pooled. The same held-out
+patches give the frozen statistics of the mean distance (DESIGN section 3). It is a little
+conservative, because the bank that ships is larger than each fold's. With a calibration split the
+folds give the statistics only, and the scores come from images that never enter the bank, judged
+by the bank that ships: exchangeable with what the camera will see, at the price of those images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from patchline.calibration.folds import assign_folds
 from patchline.calibration.threshold import Scores
-from patchline.export.coreset import coreset_size, greedy_coreset
+from patchline.export.coreset import Coreset, coreset_size, greedy_coreset
 from patchline.export.detector import AnomalyHead
 from patchline.export.features import TrainingFeatures
-from patchline.export.progress import Steps
 from patchline.runtime.contract import DistanceStatistics, ModelSize
+from patchline.runtime.progress import Advance, Steps
+
+Images = npt.NDArray[np.bool_]
+"""Which of the N images are meant, bool ``[N]``."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class HeadSettings:
         coreset_ratio: share of the rows in a bank.
         seed: of coreset and folds.
         device: where to compute.
+        represented_rows: rows that the inherited ones of an extended bank were chosen from.
     """
 
     grid: tuple[int, int]
@@ -44,6 +51,7 @@ class HeadSettings:
     coreset_ratio: float
     seed: int
     device: torch.device
+    represented_rows: int = 0
 
     def head(self, memory_bank: Tensor, statistics: DistanceStatistics) -> AnomalyHead:
         """A head over a bank ``[M, D]``."""
@@ -56,6 +64,10 @@ class HeadSettings:
             neighbors=self.neighbors,
         )
         return head.to(self.device)
+
+    def bank_rows(self, images: int, patches: int) -> int:
+        """Rows of a bank from so many images (and the inherited rows)."""
+        return coreset_size(self.represented_rows + images * patches, self.coreset_ratio)
 
 
 @dataclass(frozen=True)
@@ -74,75 +86,167 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class _Fold:
+class Fold:
+    """Images, and a bank that has seen none of them.
+
+    Attributes:
+        bank_rows: int64 ``[M]``, rows of the features.
+        images: numbers of the held-out images.
+    """
+
     bank_rows: Tensor
     images: list[int]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Per image in the folds: its neighbours, int32 ``[P, k]``, and the statistics of all."""
+
+    nearest: dict[int, Tensor]
+    statistics: DistanceStatistics
 
 
 _UNKNOWN = DistanceStatistics(mean=0.0, std=1.0)
 
 
+def choose_bank(
+    features: TrainingFeatures,
+    images: Images,
+    settings: HeadSettings,
+    advance: Advance | None = None,
+) -> Coreset:
+    """The coreset of some images, after the inherited rows where there are any."""
+    size = settings.bank_rows(int(images.sum()), features.patches)
+    return greedy_coreset(
+        features.projections,
+        max(size, features.inherited),
+        seed=settings.seed,
+        excluded=~features.candidates(images),
+        start=features.inherited,
+        on_progress=advance,
+    )
+
+
 @torch.inference_mode()
-def cross_fit(features: TrainingFeatures, settings: HeadSettings, steps: Steps) -> HeldOut:
+def cross_fit(
+    features: TrainingFeatures,
+    settings: HeadSettings,
+    steps: Steps,
+    *,
+    images: Images | None = None,
+    statistics: DistanceStatistics | None = None,
+) -> HeldOut:
     """Judge every image by a bank that has not seen it.
+
+    Args:
+        features: of the images.
+        settings: of the heads.
+        steps: shows progress.
+        images: the N images meant; all by default.
+        statistics: where they are known already (a bank that is extended).
 
     Raises:
         DataError: fewer than two images.
     """
-    folds = _pick_banks(features, settings, steps)
-    statistics, nearest = _measure(features, folds, settings, steps)
-    image_scores = np.empty(len(features.paths))
-    map_maxima = np.empty(len(features.paths))
-    with steps.step("Scoring held-out images", len(features.paths)) as advance:
-        done = 0
+    images = np.ones(len(features.paths), np.bool_) if images is None else images
+    folds = held_out_banks(features, images, settings, steps)
+    measured = _measure(features, folds, settings, steps)
+    statistics = statistics or measured.statistics
+    found = {}
+    with steps.step("Scoring held-out images", int(images.sum())) as advance:
         for fold in folds:
             head = settings.head(features.rows.gather(fold.bank_rows), statistics)
-            for image, embeddings in _held_out(features, fold, settings):
-                indices = nearest[image].to(settings.device, torch.int64)
-                score, anomaly_map, _ = head.judge(embeddings.view(1, *settings.grid, -1), indices)
-                image_scores[image] = float(score[0])
-                map_maxima[image] = float(anomaly_map.max())
-                done += 1
-                advance(done)
-    return HeldOut(statistics, image_scores, map_maxima)
+            for image, embeddings in _embeddings(features, fold.images, settings):
+                indices = measured.nearest[image].to(settings.device, torch.int64)
+                found[image] = _judge(head, embeddings, indices, settings)
+                advance(len(found))
+    scores, maxima = np.array([found[image] for image in sorted(found)]).T
+    return HeldOut(statistics, scores, maxima)
 
 
-def _pick_banks(features: TrainingFeatures, settings: HeadSettings, steps: Steps) -> list[_Fold]:
-    assigned = assign_folds(len(features.paths), settings.seed)
+@torch.inference_mode()
+def held_out_statistics(
+    features: TrainingFeatures, images: Images, settings: HeadSettings, steps: Steps
+) -> DistanceStatistics:
+    """Statistics of the mean distance by cross-fitting some of the images.
+
+    Raises:
+        DataError: fewer than two images.
+    """
+    folds = held_out_banks(features, images, settings, steps)
+    return _measure(features, folds, settings, steps).statistics
+
+
+@torch.inference_mode()
+def judge_images(
+    features: TrainingFeatures,
+    images: Images,
+    head: AnomalyHead,
+    settings: HeadSettings,
+    steps: Steps,
+) -> tuple[Scores, Scores]:
+    """Image scores and map maxima of images, by one head that has not seen them."""
+    judged = []
+    with steps.step("Scoring held-out images", int(images.sum())) as advance:
+        for _, embeddings in _embeddings(features, np.flatnonzero(images).tolist(), settings):
+            judged.append(_judge(head, embeddings, head.search(embeddings), settings))
+            advance(len(judged))
+    scores, maxima = np.array(judged).T
+    return scores, maxima
+
+
+def _judge(
+    head: AnomalyHead, embeddings: Tensor, indices: Tensor, settings: HeadSettings
+) -> tuple[float, float]:
+    """Image score and largest value of the map for one image ``[P, D]``."""
+    score, anomaly_map, _ = head.judge(embeddings.view(1, *settings.grid, -1), indices)
+    return float(score[0]), float(anomaly_map.max())
+
+
+def held_out_banks(
+    features: TrainingFeatures, images: Images, settings: HeadSettings, steps: Steps
+) -> list[Fold]:
+    """Five folds of some images, each with a bank of the others.
+
+    Raises:
+        DataError: fewer than two images, and no inherited rows.
+    """
+    numbers = np.flatnonzero(images)
+    if features.inherited and len(numbers) == 1:  # the inherited bank has not seen it
+        assigned = np.zeros(1, np.int64)
+    else:
+        assigned = assign_folds(len(numbers), settings.seed)
     folds = []
     with steps.step("Choosing held-out banks", int(assigned.max()) + 1) as advance:
         for fold in range(int(assigned.max()) + 1):
-            held_out = torch.from_numpy(assigned == fold).repeat_interleave(features.patches)
-            size = coreset_size(int((~held_out).sum()), settings.coreset_ratio)
-            picked = greedy_coreset(
-                features.projections, size, seed=settings.seed, excluded=held_out
-            )
-            folds.append(_Fold(picked.indices, np.flatnonzero(assigned == fold).tolist()))
+            used = images.copy()
+            used[numbers[assigned == fold]] = False
+            picked = choose_bank(features, used, settings)
+            folds.append(Fold(picked.indices, numbers[assigned == fold].tolist()))
             advance(fold + 1)
     return folds
 
 
 def _measure(
-    features: TrainingFeatures, folds: list[_Fold], settings: HeadSettings, steps: Steps
-) -> tuple[DistanceStatistics, list[Tensor]]:
-    """Statistics of the mean distance, and per image its neighbours, int32 ``[P, k]``."""
-    found: dict[int, Tensor] = {}
-    means = np.empty((len(features.paths), features.patches), np.float32)
-    with steps.step("Searching held-out neighbours", len(features.paths)) as advance:
+    features: TrainingFeatures, folds: list[Fold], settings: HeadSettings, steps: Steps
+) -> _Measured:
+    nearest: dict[int, Tensor] = {}
+    means: dict[int, npt.NDArray[np.float32]] = {}
+    with steps.step("Searching held-out neighbours", sum(len(f.images) for f in folds)) as advance:
         for fold in folds:
             head = settings.head(features.rows.gather(fold.bank_rows), _UNKNOWN)
-            for image, embeddings in _held_out(features, fold, settings):
+            for image, embeddings in _embeddings(features, fold.images, settings):
                 indices = head.search(embeddings)
                 means[image] = head.influence(embeddings, indices).mean_distance.cpu().numpy()
-                found[image] = indices.to("cpu", torch.int32)
-                advance(len(found))
-    values = means.astype(np.float64)
+                nearest[image] = indices.to("cpu", torch.int32)
+                advance(len(nearest))
+    values = np.stack([means[image] for image in sorted(means)]).astype(np.float64)
     statistics = DistanceStatistics(mean=float(values.mean()), std=float(values.std()))
-    return statistics, [found[image] for image in range(len(found))]
+    return _Measured(nearest, statistics)
 
 
-def _held_out(
-    features: TrainingFeatures, fold: _Fold, settings: HeadSettings
+def _embeddings(
+    features: TrainingFeatures, images: Iterable[int], settings: HeadSettings
 ) -> Iterator[tuple[int, Tensor]]:
-    for image in fold.images:
+    for image in images:
         yield image, features.images(image, image + 1).to(settings.device)

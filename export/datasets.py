@@ -10,12 +10,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchline.calibration.labelled import GOOD, LabelledPicture, pictures_by_kind
 from patchline.runtime.errors import ClassNotFoundError, DataError
 from patchline.runtime.files import sha256_of_file
 from patchline.runtime.image_file import is_image
 
 ALL = "all"
-GOOD = "good"
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,16 @@ class GoodPictures:
 
 
 @dataclass(frozen=True)
-class TestPicture:
+class TestPicture(LabelledPicture):
     """One picture of a test set.
 
     Attributes:
-        path: the picture.
-        defect: name of its folder; ``good`` for good ones.
         mask: ground truth, where there is one.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
-    path: Path
-    defect: str
     mask: Path | None
-
-    @property
-    def is_defective(self) -> bool:
-        """Whether the picture is labelled defective."""
-        return self.defect != GOOD
 
 
 def find_classes(data: Path) -> list[str]:
@@ -99,13 +90,20 @@ def good_pictures(data: Path, class_name: str) -> GoodPictures:
         raise ClassNotFoundError(f"{class_name!r} is no class name: expected a folder's name")
     if not folder.is_dir():
         raise ClassNotFoundError(_missing_class(data, class_name))
+    return pictures_in(folder, class_name)
+
+
+def pictures_in(folder: Path, class_name: str) -> GoodPictures:
+    """The good pictures of a folder in MVTec layout (``train/good``) or of a plain one.
+
+    Raises:
+        DataError: there is none, or no such folder.
+    """
     pictures = folder / "train" / GOOD if (folder / "train").is_dir() else folder
     paths = _pictures(pictures)
     if not paths:
-        raise DataError(
-            f"class {class_name} has no good pictures: {pictures} holds no png, jpg, bmp, tif "
-            "or webp file"
-        )
+        found = "holds no png, jpg, bmp, tif or webp file" if folder.is_dir() else "does not exist"
+        raise DataError(f"class {class_name} has no good pictures: {pictures} {found}")
     return GoodPictures(class_name, pictures, paths)
 
 
@@ -114,11 +112,11 @@ def labelled_pictures(data: Path, class_name: str) -> list[TestPicture]:
     folder = data / class_name
     if not (folder / "test").is_dir():
         return []
-    kinds = sorted((path for path in (folder / "test").iterdir() if path.is_dir()), key=_good_first)
     return [
-        TestPicture(path, kind.name, _mask_of(path, folder / "ground_truth" / kind.name))
-        for kind in kinds
-        for path in _pictures(kind)
+        TestPicture(
+            item.path, item.defect, _mask_of(item.path, folder / "ground_truth" / item.defect)
+        )
+        for item in pictures_by_kind(folder / "test")
     ]
 
 
@@ -138,10 +136,6 @@ def _pictures(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
     return tuple(sorted(path for path in folder.iterdir() if path.is_file() and is_image(path)))
-
-
-def _good_first(folder: Path) -> tuple[bool, str]:
-    return folder.name != GOOD, folder.name
 
 
 def _mask_of(path: Path, folder: Path) -> Path | None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from patchline.export.anomaly_map import GridToMap
 from patchline.export.backbone import PatchEmbedder
-from patchline.export.influence import AdaptiveNoise, Influence, closed_form_influence
+from patchline.export.influence import AdaptiveNoise, Influence, influence_of_rows
 from patchline.export.neighbors import NearestNeighbors
 from patchline.export.scores import Patches, create_score
 from patchline.runtime.contract import DistanceStatistics, ModelSize
@@ -77,7 +77,7 @@ class AnomalyHead(nn.Module):
 
     def influence(self, rows: Tensor, indices: Tensor) -> Influence:
         """Distances and Jacobian for patches ``[N, D]`` with neighbours ``[N, k]``."""
-        return closed_form_influence(rows, self.search.gather(indices), self.duplicate_distance)
+        return influence_of_rows(rows, self.search.gather, indices, self.duplicate_distance)
 
 
 class Detector(nn.Module):

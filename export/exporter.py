@@ -13,7 +13,6 @@ from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import OPSET, save_onnx, set_metadata, to_onnx
 from patchline.export.parity import FRAMES_COMPARED, verify_parity
-from patchline.export.progress import Steps
 from patchline.export.state import TrainingState, save_state, state_path
 from patchline.runtime.contract import (
     METADATA_KEY,
@@ -30,6 +29,7 @@ from patchline.runtime.contract import (
 from patchline.runtime.engine import open_engine
 from patchline.runtime.files import staged_files, write_errors
 from patchline.runtime.preprocess import RESIZE
+from patchline.runtime.progress import Steps
 
 
 def export_model(fitted: FittedModel, settings: FitSettings, out: Path, steps: Steps) -> Path:

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.coreset import PROJECTED_DIMENSION, random_projection
-from patchline.export.progress import Advance
 from patchline.export.row_store import RowStore
 from patchline.runtime.contract import ModelSize
 from patchline.runtime.errors import DataError, ImageReadError
 from patchline.runtime.image_file import read_image
 from patchline.runtime.preprocess import Frame, resize
+from patchline.runtime.progress import Advance
 
 OnUnreadable = Callable[[ImageReadError], None]
 
@@ -27,20 +28,29 @@ class TrainingFeatures:
     """Patch embeddings of the good pictures that could be read.
 
     Attributes:
-        rows: float32 ``[N * P, D]``, image by image.
-        projections: float32 ``[N * P, <= 128]`` on the device of the fit.
+        rows: float32 ``[I + N * P, D]``: inherited rows first, then image by image.
+        projections: float32 ``[I + N * P, <= 128]`` on the device of the fit.
         paths: the N pictures that were read.
         patches: P, patches per image.
+        inherited: I, rows of the bank that is extended; 0 where a model is fitted anew.
     """
 
     rows: RowStore
     projections: Tensor
     paths: tuple[Path, ...]
     patches: int
+    inherited: int = 0
 
     def images(self, first: int, last: int) -> Tensor:
         """Patch embeddings of images ``first`` to ``last`` (exclusive), ``[n * P, D]``."""
-        return self.rows.read(first * self.patches, last * self.patches)
+        start, stop = (self.inherited + image * self.patches for image in (first, last))
+        return self.rows.read(start, stop)
+
+    def candidates(self, images: npt.NDArray[np.bool_]) -> Tensor:
+        """Rows that a bank may be chosen from, bool ``[I + N * P]``: the inherited ones, and
+        those of the images marked in ``[N]``."""
+        of_images = torch.from_numpy(images).repeat_interleave(self.patches)
+        return torch.cat([torch.ones(self.inherited, dtype=torch.bool), of_images])
 
 
 @torch.inference_mode()
@@ -53,6 +63,7 @@ def extract_features(
     spill: Path | None,
     on_unreadable: OnUnreadable | None,
     advance: Advance,
+    inherited: Tensor | None = None,
 ) -> TrainingFeatures:
     """Embed pictures in the order given.
 
@@ -65,6 +76,7 @@ def extract_features(
         on_unreadable: told of each picture that cannot be read, which is then left out;
             ``None`` makes the first one an error.
         advance: told how many pictures are done.
+        inherited: float32 ``[I, D]``, a bank to extend; its rows come first.
 
     Raises:
         ImageReadError: a picture cannot be read, and ``on_unreadable`` is ``None``.
@@ -74,20 +86,26 @@ def extract_features(
     device = next(embedder.network.parameters()).device
     matrix = random_projection(embedder.dimension, seed)
     width = min(PROJECTED_DIMENSION, embedder.dimension)
-    rows = RowStore(len(paths) * patches, embedder.dimension, spill)
-    projections = torch.empty(len(paths) * patches, width, device=device)
+    capacity = len(paths) * patches + (0 if inherited is None else len(inherited))
+    rows = RowStore(capacity, embedder.dimension, spill)
+    projections = torch.empty(capacity, width, device=device)
     matrix = matrix.to(device) if matrix is not None else None
+
+    def append(embedded: Tensor) -> None:
+        start = len(rows)
+        projections[start : start + len(embedded)] = (
+            embedded if matrix is None else embedded @ matrix
+        )
+        rows.append(embedded)
+
     kept: list[Path] = []
     done = 0
     try:
+        if inherited is not None:
+            append(inherited.to(device))
         for read, frames in _batches(paths, embedder.size, batch_size, on_unreadable):
             if frames is not None:
-                embedded = embedder(torch.from_numpy(frames).to(device)).flatten(0, 2)
-                start = len(rows)
-                projections[start : start + len(embedded)] = (
-                    embedded if matrix is None else embedded @ matrix
-                )
-                rows.append(embedded)
+                append(embedder(torch.from_numpy(frames).to(device)).flatten(0, 2))
                 kept += read
             done = min(done + batch_size, len(paths))
             advance(done)
@@ -96,7 +114,8 @@ def extract_features(
     except BaseException:
         rows.close()
         raise
-    return TrainingFeatures(rows, projections[: len(rows)], tuple(kept), patches)
+    count = 0 if inherited is None else len(inherited)
+    return TrainingFeatures(rows, projections[: len(rows)], tuple(kept), patches, count)
 
 
 def read_frames(paths: tuple[Path, ...], size: ModelSize) -> Frame:

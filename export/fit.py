@@ -4,21 +4,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from patchline.calibration.threshold import normal_scores, quantile_threshold
+from patchline.calibration.folds import assign_calibration
+from patchline.calibration.threshold import normal_scores, threshold_of_fit
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.config import FitSettings
-from patchline.export.coreset import coreset_size, greedy_coreset
-from patchline.export.cross_fit import HeadSettings, cross_fit
+from patchline.export.coreset import coreset_size
+from patchline.export.cross_fit import (
+    HeadSettings,
+    Images,
+    choose_bank,
+    cross_fit,
+    held_out_statistics,
+    judge_images,
+)
 from patchline.export.datasets import GoodPictures, digest_of
-from patchline.export.detector import Detector
+from patchline.export.detector import AnomalyHead, Detector
+from patchline.export.extend import (
+    check_weights,
+    pooled_scores,
+    represented_images,
+    training_set,
+)
 from patchline.export.features import OnUnreadable, TrainingFeatures, extract_features
 from patchline.export.memory import MemoryPlan, plan_memory
-from patchline.export.progress import Steps
-from patchline.runtime.contract import DistanceStatistics, NormalScores, Threshold, TrainingSet
+from patchline.export.state import TrainingState
+from patchline.runtime.contract import (
+    DistanceStatistics,
+    NormalScores,
+    PictureSet,
+    Threshold,
+    TrainingSet,
+)
 from patchline.runtime.errors import ConfigurationError, ImageReadError
+from patchline.runtime.progress import Steps
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,7 @@ def fit(
     settings: FitSettings,
     steps: Steps,
     on_unreadable: OnUnreadable,
+    base: TrainingState | None = None,
 ) -> FittedModel:
     """Fit one class.
 
@@ -75,15 +98,18 @@ def fit(
         settings: see :class:`FitSettings`.
         steps: shows progress.
         on_unreadable: told of pictures that are left out, where the settings allow it.
+        base: a model that these pictures extend; see :mod:`patchline.export.extend`.
 
     Raises:
         DataError: too few pictures, or one cannot be read.
         ConfigurationError: settings that cannot be, or a memory budget too small.
-        WeightsError: the backbone's weights cannot be loaded.
+        WeightsError: the backbone's weights cannot be loaded, or are not those of ``base``.
     """
     device = choose_device(settings.device)
     embedder = PatchEmbedder(settings.backbone, settings.model_size, settings.weights)
-    plan = _plan(len(pictures.paths), embedder, settings)
+    if base is not None:
+        check_weights(embedder.weights, base.manifest)
+    plan = _plan(len(pictures.paths), embedder, settings, base)
     skipped: list[ImageReadError] = []
 
     def skip(error: ImageReadError) -> None:
@@ -99,62 +125,98 @@ def fit(
             spill=plan.spill,
             on_unreadable=skip if settings.skip_unreadable else None,
             advance=advance,
+            inherited=None if base is None else base.memory_bank,
         )
     try:
-        return _fit_features(pictures, settings, embedder, features, plan, len(skipped), steps)
+        added = PictureSet(
+            images=len(features.paths),
+            skipped_unreadable=len(skipped),
+            sha256=digest_of(features.paths),
+        )
+        shared = _head_settings(settings, embedder, base)
+        chosen = _choose(features, shared, settings, steps, base)
     finally:
         features.rows.close()
-
-
-def _fit_features(
-    pictures: GoodPictures,
-    settings: FitSettings,
-    embedder: PatchEmbedder,
-    features: TrainingFeatures,
-    plan: MemoryPlan,
-    skipped: int,
-    steps: Steps,
-) -> FittedModel:
-    shared = _head_settings(settings, embedder)
-    held_out = cross_fit(features, shared, steps)
-    size = coreset_size(len(features.rows), settings.coreset_ratio)
-    with steps.step("Choosing the memory bank", size) as advance:
-        coreset = greedy_coreset(
-            features.projections, size, seed=settings.seed, on_progress=advance
-        )
-    memory_bank = features.rows.gather(coreset.indices)
-    head = shared.head(memory_bank, held_out.statistics)
-    normal = normal_scores(held_out.image_scores, held_out.map_maxima)
+    normal = pooled_scores(chosen.normal, base)
     return FittedModel(
-        detector=Detector(embedder, head).to("cpu"),
-        memory_bank=memory_bank,
-        coreset_radius=coreset.radius,
-        statistics=held_out.statistics,
+        detector=Detector(embedder, chosen.head).to("cpu"),
+        memory_bank=chosen.memory_bank,
+        coreset_radius=chosen.coreset_radius,
+        statistics=chosen.statistics,
         normal=normal,
-        threshold=quantile_threshold(normal),
-        training_set=TrainingSet(
-            images=len(features.paths),
-            skipped_unreadable=skipped,
-            sha256=digest_of(features.paths),
-        ),
+        threshold=threshold_of_fit(normal, settings.false_alarm_rate),
+        training_set=training_set(added, chosen.calibration_images, base),
         pictures=GoodPictures(pictures.class_name, pictures.folder, features.paths),
         memory=plan,
     )
 
 
-def _plan(images: int, embedder: PatchEmbedder, settings: FitSettings) -> MemoryPlan:
+@dataclass(frozen=True)
+class _Chosen:
+    """A bank with its head, and what held-out images say of it."""
+
+    memory_bank: Tensor
+    coreset_radius: float
+    head: AnomalyHead
+    statistics: DistanceStatistics
+    normal: NormalScores
+    calibration_images: int
+
+
+def _choose(
+    features: TrainingFeatures,
+    shared: HeadSettings,
+    settings: FitSettings,
+    steps: Steps,
+    base: TrainingState | None,
+) -> _Chosen:
+    known = None if base is None else base.manifest.distance_statistics
+    count, share = len(features.paths), settings.calibration_split
+    if share is None:
+        held_out = cross_fit(features, shared, steps, statistics=known)
+        everything = np.ones(count, np.bool_)
+        bank, radius = _bank(features, everything, shared, steps)
+        head = shared.head(bank, held_out.statistics)
+        normal = normal_scores(held_out.image_scores, held_out.map_maxima, "cross-fit")
+        return _Chosen(bank, radius, head, held_out.statistics, normal, 0)
+    kept_out = assign_calibration(count, share, settings.seed)
+    # The statistics belong to the score, so the calibration images have no part in them either.
+    statistics = known or held_out_statistics(features, ~kept_out, shared, steps)
+    bank, radius = _bank(features, ~kept_out, shared, steps)
+    head = shared.head(bank, statistics)
+    scores, maxima = judge_images(features, kept_out, head, shared, steps)
+    normal = normal_scores(scores, maxima, "calibration-split")
+    return _Chosen(bank, radius, head, statistics, normal, int(kept_out.sum()))
+
+
+def _bank(
+    features: TrainingFeatures, images: Images, shared: HeadSettings, steps: Steps
+) -> tuple[Tensor, float]:
+    size = shared.bank_rows(int(images.sum()), features.patches)
+    with steps.step("Choosing the memory bank", size) as advance:
+        coreset = choose_bank(features, images, shared, advance)
+    return features.rows.gather(coreset.indices), coreset.radius
+
+
+def _plan(
+    images: int, embedder: PatchEmbedder, settings: FitSettings, base: TrainingState | None
+) -> MemoryPlan:
     patches = embedder.grid[0] * embedder.grid[1]
+    rows = represented_images(base) * patches + images * patches
     return plan_memory(
         images=images,
         patches=patches,
         dimension=embedder.dimension,
-        bank_rows=coreset_size(images * patches, settings.coreset_ratio),
+        bank_rows=coreset_size(rows, settings.coreset_ratio),
         neighbors=settings.neighbors,
         budget_bytes=settings.memory_budget_bytes,
+        inherited_rows=0 if base is None else len(base.memory_bank),
     )
 
 
-def _head_settings(settings: FitSettings, embedder: PatchEmbedder) -> HeadSettings:
+def _head_settings(
+    settings: FitSettings, embedder: PatchEmbedder, base: TrainingState | None
+) -> HeadSettings:
     return HeadSettings(
         grid=embedder.grid,
         size=embedder.size,
@@ -163,4 +225,5 @@ def _head_settings(settings: FitSettings, embedder: PatchEmbedder) -> HeadSettin
         coreset_ratio=settings.coreset_ratio,
         seed=settings.seed,
         device=next(embedder.network.parameters()).device,
+        represented_rows=represented_images(base) * embedder.grid[0] * embedder.grid[1],
     )

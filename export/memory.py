@@ -39,16 +39,18 @@ def plan_memory(
     bank_rows: int,
     neighbors: int,
     budget_bytes: int,
+    inherited_rows: int = 0,
 ) -> MemoryPlan:
     """Decide what stays in memory.
 
     The bank, the 128-d projections of all rows and one image's neighbours always do. The patch
     embeddings themselves do where the budget has room, and otherwise lie in a temporary file.
+    ``inherited_rows`` of a bank that is extended lie beside those of the images.
 
     Raises:
         ConfigurationError: the budget is too small even so (says how much is needed).
     """
-    rows = images * patches
+    rows = inherited_rows + images * patches
     held = rows * min(PROJECTED_DIMENSION, dimension) * _FLOAT_BYTES
     held += rows * (_PER_ROW_BYTES + neighbors * _FLOAT_BYTES)
     held += _COPIES_OF_BANK * bank_rows * dimension * _FLOAT_BYTES

@@ -84,34 +84,97 @@ class DistanceStatistics(_Section):
     std: _Finite
 
 
+class Tail(_Section):
+    """Generalised Pareto fit of the largest normal scores (peaks over a threshold).
+
+    Attributes:
+        start: the score above which the tail begins.
+        exceedances: scores above it that the fit has seen.
+        shape: xi, maximum likelihood within -1 to 1; below 0 the tail ends somewhere.
+        scale: beta, in units of the score.
+    """
+
+    start: _Finite
+    exceedances: _Positive
+    shape: _Finite
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class LabelledThreshold(_Section):
+    """The threshold of largest F1 on labelled pictures; for comparison, it decides nothing."""
+
+    value: _Finite
+    f1: _Rate
+    good: _Positive
+    defective: _Positive
+
+
 class Threshold(_Section):
     """A frame whose score is at or above ``value`` is anomalous.
 
-    ``map_value`` is the same rule applied to the largest value of the anomaly map; it draws the
-    contour. ``false_alarm_rate`` is the share of good frames the rule was set for.
+    Attributes:
+        value: of the image score.
+        map_value: the same rule applied to the largest value of the anomaly map; it draws the
+            contour.
+        rule: how it was found, for people.
+        false_alarm_rate: the expected share of good frames at or above ``value``.
+        interval: 95 % interval of the score that this share of good frames reaches; ``None``
+            where the threshold was not derived from normal scores.
+        supported_rate: the smallest rate that so many normal scores vouch for without their
+            tail being extrapolated, 1 / (N + 1).
+        tail: the fit of image scores behind it; ``None`` where none was made.
+        f1_max: beside it, where labelled pictures were at hand.
     """
 
     value: _Finite
     map_value: _Finite
     rule: str
     false_alarm_rate: _Rate
+    interval: tuple[_Finite, _Finite] | None = None
+    supported_rate: _Rate | None = None
+    tail: Tail | None = None
+    f1_max: LabelledThreshold | None = None
 
 
 class NormalScores(_Section):
-    """Held-out image scores of good pictures, in ascending order."""
+    """Image scores of good pictures that the bank has not seen, in ascending order.
+
+    ``source`` says how they were had: every picture judged by a bank without it (``cross-fit``),
+    pictures that never entered the bank that ships (``calibration-split``), or pictures of the
+    real line (``line``).
+    """
 
     scores: tuple[_Finite, ...] = Field(min_length=1)
     map_maxima: tuple[_Finite, ...] = Field(min_length=1)
     mean: _Finite
     std: _Finite
+    source: Literal["cross-fit", "calibration-split", "line"] = "cross-fit"
 
 
-class TrainingSet(_Section):
-    """The good pictures a model was fitted on; the digest is over their contents."""
+class PictureSet(_Section):
+    """Good pictures that were given at once; the digest is over their contents."""
 
     images: _Positive
     skipped_unreadable: _Count
     sha256: _Digest
+
+
+class TrainingSet(_Section):
+    """The good pictures a model was fitted on.
+
+    Attributes:
+        images: all that were read, held out or not.
+        skipped_unreadable: left out because they could not be read.
+        sha256: over their contents; over the digests of the parts where there are several.
+        calibration_images: of ``images``, those that never entered the bank.
+        parts: what the model was fitted on first, and each extension; empty without extension.
+    """
+
+    images: _Positive
+    skipped_unreadable: _Count
+    sha256: _Digest
+    calibration_images: _Count = 0
+    parts: tuple[PictureSet, ...] = ()
 
 
 class Parity(_Section):

@@ -13,15 +13,17 @@ import typer
 
 from patchline.runtime.camera.native_logs import silence_native_logs
 from patchline.runtime.cli.command import print_warning, run_command, stderr_console
-from patchline.runtime.errors import MissingExtraError
+from patchline.runtime.errors import ConfigurationError, MissingExtraError
 from patchline.runtime.files import check_writable
 
 if TYPE_CHECKING:
-    from patchline.runtime.contract import Manifest
+    from patchline.export.config import FitSettings
+    from patchline.export.datasets import GoodPictures
+    from patchline.export.state import TrainingState
+    from patchline.runtime.contract import Manifest, Threshold, TrainingSet
     from patchline.runtime.errors import ImageReadError
 
-
-_EXTRA = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors")
+_EXTRA = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy")
 
 
 class Method(str, enum.Enum):
@@ -46,8 +48,18 @@ def export_model(
     ],
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     data: Annotated[
-        Path, typer.Option(help="Folder of class folders: NAME/train/good, or NAME with pictures.")
-    ] = Path("data"),
+        Path | None,
+        typer.Option(
+            help="Folder of class folders: NAME/train/good, or NAME with pictures.  [default: data]"
+        ),
+    ] = None,
+    extend: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Add the good pictures of DIR to the model exported earlier, without its own.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for NAME.onnx, .json, .safetensors.")] = Path(
         "models"
     ),
@@ -79,6 +91,17 @@ def export_model(
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything random.  [default: 0]")
     ] = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(help="Share of good frames at or above the threshold.  [default: 0.05]"),
+    ] = None,
+    calibration_split: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the pictures kept out of the bank for the threshold, such as 0.2.  "
+            "[default: five folds]"
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Pictures embedded at once.  [default: 8]")
     ] = None,
@@ -101,10 +124,10 @@ def export_model(
     silence_native_logs()  # before the first import of cv2
     _check_extra()
 
-    from patchline.export.config import load_settings, parse_bytes, parse_size
+    from patchline.export.config import make_settings, parse_bytes, parse_size, read_fields
     from patchline.export.datasets import select_classes
 
-    settings = load_settings(
+    fields = read_fields(
         config,
         {
             "method": method.value if method else None,
@@ -115,6 +138,8 @@ def export_model(
             "coreset_ratio": coreset_ratio,
             "neighbors": neighbors,
             "seed": seed,
+            "false_alarm_rate": false_alarm_rate,
+            "calibration_split": calibration_split,
             "batch_size": batch_size,
             "memory_budget_bytes": parse_bytes(memory_budget)
             if memory_budget is not None
@@ -123,8 +148,15 @@ def export_model(
             "skip_unreadable": skip_unreadable,
         },
     )
+    names = [*cls, *(more or [])]
+    if extend is not None:
+        if data is not None:
+            print_warning(f"--data {data} is not read: --extend takes its pictures from {extend}")
+        _extend_class(names, extend, fields, out, as_json)
+        return
+    settings = make_settings(fields, config)
     # Both before the first fit, so that a wrong name does not show after an hour.
-    selected = select_classes(data, [*cls, *(more or [])])
+    selected = select_classes(data or Path("data"), names)
     check_writable(out)
     for pictures in selected:
         _export_class(pictures, settings, out, as_json)
@@ -140,17 +172,44 @@ def _check_extra() -> None:
         )
 
 
-def _export_class(pictures: Any, settings: Any, out: Path, as_json: bool) -> None:
+def _extend_class(
+    names: list[str], folder: Path, fields: dict[str, Any], out: Path, as_json: bool
+) -> None:
+    from patchline.export.extend import load_base, pictures_to_add, settings_of
+
+    if len(set(names)) != 1:
+        raise ConfigurationError(
+            f"--extend adds the pictures of {folder} to one class, and --cls names "
+            f"{', '.join(names)}. Extend them one by one"
+        )
+    base = load_base(out, names[0])
+    settings = settings_of(base, fields)
+    pictures = pictures_to_add(folder, base)
+    check_writable(out)
+    _export_class(pictures, settings, out, as_json, base)
+
+
+def _export_class(
+    pictures: GoodPictures,
+    settings: FitSettings,
+    out: Path,
+    as_json: bool,
+    base: TrainingState | None = None,
+) -> None:
+    from patchline.calibration.threshold import caveat
     from patchline.export.exporter import export_model as export_fitted
     from patchline.export.fit import fit
-    from patchline.export.progress import ConsoleSteps
     from patchline.runtime.contract import load_manifest, manifest_path
+    from patchline.runtime.progress import ConsoleSteps
 
     console = stderr_console()
     console.print(f"{pictures.class_name}: {len(pictures.paths)} good pictures", markup=False)
     steps, started = ConsoleSteps(console), time.monotonic()
-    fitted = fit(pictures, settings, steps, _warn_of_skipped)
+    fitted = fit(pictures, settings, steps, _warn_of_skipped, base)
     path = export_fitted(fitted, settings, out, steps)
+    warning = caveat(fitted.threshold, len(fitted.normal.scores))
+    if warning is not None:
+        print_warning(warning)
     _report(path, load_manifest(manifest_path(path)), time.monotonic() - started, as_json)
 
 
@@ -172,17 +231,13 @@ def _report(path: Path, manifest: Manifest, seconds: float, as_json: bool) -> No
 def _rows(manifest: Manifest, path: Path, seconds: float) -> list[tuple[str, str]]:
     bank, threshold, parity = manifest.memory_bank, manifest.threshold, manifest.parity
     training, size = manifest.training_set, manifest.model_size
-    skipped = training.skipped_unreadable
     rows = [
-        (
-            "pictures",
-            f"{training.images}" + (f" ({skipped} unreadable left out)" if skipped else ""),
-        ),
+        ("pictures", _pictures(training)),
         ("backbone", f"{manifest.backbone.name}, weights {manifest.backbone.weights_source}"),
         ("frames", f"{size.height} x {size.width} px (height x width)"),
         ("memory bank", f"{bank.rows} x {bank.dimension}, k = {bank.neighbors}"),
         ("score", f"{manifest.score} ({manifest.method})"),
-        ("threshold", f"{threshold.value:.4g}: {threshold.rule}"),
+        ("threshold", f"{threshold.value:.4g}{_interval(threshold)}: {threshold.rule}"),
         ("file", f"{path.stat().st_size / (1 << 20):.1f} MiB"),
         ("time", f"{seconds:.0f} s"),
     ]
@@ -196,6 +251,23 @@ def _rows(manifest: Manifest, path: Path, seconds: float) -> list[tuple[str, str
             ),
         )
     return rows
+
+
+def _pictures(training: TrainingSet) -> str:
+    parts = " + ".join(str(part.images) for part in training.parts)
+    text = f"{training.images}" + (f" = {parts}" if parts else "")
+    if training.calibration_images:
+        text += f", of which {training.calibration_images} are kept out of the bank"
+    if training.skipped_unreadable:
+        text += f" ({training.skipped_unreadable} unreadable left out)"
+    return text
+
+
+def _interval(threshold: Threshold) -> str:
+    if threshold.interval is None:
+        return ""
+    low, high = threshold.interval
+    return f" ({low:.4g} to {high:.4g})"
 
 
 def _warn_of_skipped(error: ImageReadError) -> None:

@@ -47,13 +47,14 @@ def annotate(judged: JudgedFrame, map_value: float) -> Frame:
     frame = to_bgr8(judged.captured.image)
     height, width = frame.shape[:2]
     anomaly_map = cv2.resize(judged.anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
-    picture = _blend(frame, np.asarray(anomaly_map / max(map_value, 1e-12), np.float32))
-    _draw_contour(picture, anomaly_map >= map_value)
+    picture = blend_heat(frame, np.asarray(anomaly_map / max(map_value, 1e-12), np.float32))
+    draw_contour(picture, anomaly_map >= map_value)
     draw_caption(picture, judged.verdict)
     return picture
 
 
-def _blend(frame: Frame, relative_map: npt.NDArray[np.float32]) -> Frame:
+def blend_heat(frame: Frame, relative_map: npt.NDArray[np.float32]) -> Frame:
+    """A copy of ``frame`` tinted where the map ``[H, W]``, in units of its threshold, is high."""
     picture: Frame = np.array(frame)
     # Only the tinted part is worked on: on a 4K frame that is ten times less to do.
     left, top, width, height = cv2.boundingRect((relative_map > FIRST_TINT).astype(np.uint8))
@@ -74,7 +75,8 @@ def _tint(frame: Frame, relative_map: npt.NDArray[np.float32]) -> Frame:
     return np.asarray(tinted, np.uint8)
 
 
-def _draw_contour(picture: Frame, inside: npt.NDArray[np.bool_]) -> None:
+def draw_contour(picture: Frame, inside: npt.NDArray[np.bool_]) -> None:
+    """Draw the outline of ``inside [H, W]`` into ``picture``."""
     outlines, _ = cv2.findContours(
         inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from patchline.benchmarks import report
+from patchline.benchmarks import influence_forms, report
 from patchline.benchmarks.coreset import naive_by_differences, naive_by_product
+from patchline.benchmarks.influence import CLOSED, GIVEN, all_forms, ask, ratios, scale_to_all
+from patchline.benchmarks.influence_agreement import CENTRAL, FORWARD, check_agreement
+from patchline.benchmarks.influence_forms import Question
 from patchline.export.coreset import greedy_coreset
 from patchline.export.demo.pictures import write_demo_data
+from patchline.export.neighbors import NearestNeighbors
+from patchline.runtime.errors import ConfigurationError, ParityError
+
+QUESTION = ask(patches=40, rows=300, dimension=64, neighbors=9, channels=5)
 
 
 def _run(module: str, *arguments: str) -> None:
@@ -66,6 +76,29 @@ def test_accuracy_on_drawn_pictures(tmp_path: Path) -> None:
     assert (gasket["good"], gasket["defective"]) == (2, 4)
 
 
+def test_influence_writes_every_form_and_what_they_agree_on(tmp_path: Path) -> None:
+    sizes = ("--rows", "300", "--patches", "20", "--dimension", "32", "--channels-measured", "3")
+    _run("influence", *sizes, "--rounds", "2", "--out", str(tmp_path))
+    results = _only_result(tmp_path)["results"]
+    assert isinstance(results, dict)
+    measured = results["forms"]
+    assert {CLOSED, "autograd", FORWARD, CENTRAL, GIVEN + CLOSED} <= measured.keys()
+    assert all(form["runs"] == 2 for form in measured.values())
+    assert results["loops"] == "measured over 3 of 32 channels, scaled to all"
+    whole = {name for name in measured if not name.startswith(GIVEN)}
+    assert results["times_the_closed_form"].keys() == whole - {CLOSED}
+    agreement = results["agreement"]
+    assert 10 <= agreement["patches_compared"] <= 20
+    assert agreement["max_difference_from_closed_form"].keys() == measured.keys() - {CLOSED}
+    assert agreement["max_difference_from_closed_form"]["autograd"] <= 1e-5
+
+
+def test_influence_refuses_more_channels_than_there_are() -> None:
+    ask(4, 40, 8, 3, 8)
+    with pytest.raises(ConfigurationError, match="is 9, expected at most --dimension, 8"):
+        ask(4, 40, 8, 3, 9)
+
+
 def test_startup_measures_commands_and_imports(tmp_path: Path) -> None:
     _run("startup", "--rounds", "1", "--out", str(tmp_path))
     results = _only_result(tmp_path)["results"]
@@ -78,6 +111,129 @@ def test_the_naive_loops_that_are_measured_pick_what_the_coreset_picks() -> None
     picks = greedy_coreset(rows, 50, seed=0).indices.tolist()
     assert naive_by_differences(rows, 50) == picks
     assert naive_by_product(rows, 50) == picks
+
+
+def _distances(question: Question) -> Tensor:
+    """Plainly, in float64: ``[N, M]``, by differences."""
+    embeddings, bank = question.embeddings.double(), question.memory_bank.double()
+    return (embeddings.unsqueeze(1) - bank).square().sum(2).sqrt()
+
+
+def _reference(question: Question) -> Tensor:
+    """The Jacobian by float64 autograd through the differences to all rows and a whole sort."""
+    leaf = question.embeddings.double().clone().requires_grad_()
+    distances = _distances(dataclasses.replace(question, embeddings=leaf))
+    mean = distances.sort(dim=1).values[:, : question.search.k].mean(1)
+    return torch.autograd.grad(mean.sum(), leaf)[0]
+
+
+def _in_float64(question: Question) -> Question:
+    bank = question.memory_bank.double()
+    search = NearestNeighbors(bank, question.search.k)
+    embeddings = question.embeddings.double()
+    return dataclasses.replace(
+        question, embeddings=embeddings, memory_bank=bank, search=search, step=1e-6
+    )
+
+
+@pytest.mark.parametrize(("rows", "dimension", "k"), [(300, 32, 9), (70, 6, 1), (9, 20, 9)])
+def test_every_measured_form_is_float64_autograds(rows: int, dimension: int, k: int) -> None:
+    question = _in_float64(ask(12, rows, dimension, k, 3))
+    expected = _reference(question)
+    for name, run in all_forms(question).items():
+        columns = question.channels if "loop" in name else slice(None)
+        # By cdist, float64 distances are only good to about 1e-14, and the loop divides by 1e-6.
+        atol = 1e-6 if "loop" in name else 1e-9
+        torch.testing.assert_close(run(), expected[:, columns], rtol=0, atol=atol, msg=name)
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Tensor]:
+    """What every form answers to ``QUESTION``, in float32; only to be read."""
+    return {name: run() for name, run in all_forms(QUESTION).items()}
+
+
+def _check(answers: dict[str, Tensor], name: str, found: Tensor, **changes: float) -> int:
+    question = dataclasses.replace(QUESTION, **changes)
+    agreement = check_agreement(answers[CLOSED], {name: lambda: found}, question)
+    return int(agreement["patches_compared"])
+
+
+def test_the_measured_forms_agree_in_float32(answers: dict[str, Tensor]) -> None:
+    runs = {name: (lambda answer=answer: answer) for name, answer in answers.items()}
+    agreement = check_agreement(_reference(QUESTION).float(), runs, QUESTION)
+    assert agreement["patches_compared"] >= 20
+    assert agreement["max_difference_from_closed_form"][CLOSED] <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["autograd", FORWARD, f"{FORWARD}, cdist", CENTRAL])
+@pytest.mark.parametrize("wrong", [0.02, -0.02, torch.nan])
+def test_a_form_with_another_answer_is_no_benchmark(
+    answers: dict[str, Tensor], name: str, wrong: float
+) -> None:
+    found = answers[name].clone()
+    _check(answers, name, found)
+    found[_gaps(QUESTION).argmax(), 2] += wrong
+    with pytest.raises(ParityError, match=f"{name}: differs from the closed form"):
+        _check(answers, name, found)
+
+
+def test_a_small_difference_is_too_much_for_autograd_but_not_for_a_loop(
+    answers: dict[str, Tensor],
+) -> None:
+    slightly = answers[CLOSED] + 5e-5
+    _check(answers, FORWARD, slightly[:, QUESTION.channels])
+    with pytest.raises(ParityError, match="at most 1e-05"):
+        _check(answers, "autograd", slightly)
+
+
+def test_patches_whose_neighbours_the_step_may_change_are_not_compared(
+    answers: dict[str, Tensor],
+) -> None:
+    gaps = _gaps(QUESTION)
+    step = float(gaps.quantile(0.25)) / 2
+    undecided = gaps <= 2 * step
+    assert int(undecided.sum()) == 10
+    found = answers[CLOSED] + undecided.unsqueeze(1)
+    assert _check(answers, "autograd", found, step=step) == 30
+    with pytest.raises(ConfigurationError, match="ask for fewer rows"):
+        _check(answers, "autograd", found, step=float(gaps.median()))
+
+
+def _gaps(question: Question) -> Tensor:
+    ordered = _distances(question).sort(dim=1).values
+    return ordered[:, question.search.k] - ordered[:, question.search.k - 1]
+
+
+@pytest.mark.parametrize(
+    "differences", [influence_forms.forward_differences, influence_forms.central_differences]
+)
+def test_loops_leave_the_patches_as_they_were(differences: Any) -> None:
+    before = QUESTION.embeddings.clone()
+    differences(influence_forms.through_cdist(QUESTION.memory_bank, 9), QUESTION)
+    assert torch.equal(QUESTION.embeddings, before)
+
+
+def test_what_autograd_keeps_is_counted() -> None:
+    question = ask(5, 40, 8, 3, 8)
+    found = question.search.gather(question.search(question.embeddings))
+    # The differences [5, 3, 8] and their norms [5, 3], in float32.
+    kept = influence_forms.saved_bytes(influence_forms.by_differences(found), question)
+    assert kept == 4 * (5 * 3 * 8 + 5 * 3)
+
+
+def test_times_of_a_loop_are_scaled_to_all_channels() -> None:
+    question = ask(2, 40, 64, 3, 16)
+    assert scale_to_all(CENTRAL, question) == 4
+    assert scale_to_all(f"{FORWARD}, cdist", question) == 65 / 17
+    assert scale_to_all("autograd", question) == 1
+    assert scale_to_all(FORWARD, ask(2, 40, 64, 3, 64)) == 1
+
+
+def test_ratios_are_taken_pair_by_pair_among_their_kind() -> None:
+    times_ms = {"a": [1.0, 10.0, 2.0], "b": [3.0, 10.0, 4.0], GIVEN + "c": [1.0, 1.0, 1.0]}
+    assert ratios(times_ms, "a") == {"b": {"median": 2.0, "q1": 1.0, "q3": 3.0}}
+    assert ratios(times_ms, GIVEN + "c") == {}
 
 
 def test_alternation_and_summary() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchline.calibration.folds import FOLDS, assign_folds
+from patchline.calibration.folds import FOLDS, assign_calibration, assign_folds
 from patchline.runtime.errors import DataError
 
 
@@ -53,3 +53,29 @@ def test_neighbours_in_time_fall_into_different_folds() -> None:
 def test_too_few_images_are_refused(images: int) -> None:
     with pytest.raises(DataError, match=f"{images} good picture.*at least 2"):
         assign_folds(images, 0)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(4, 400), st.floats(0.001, 0.999), st.integers(0, 2**31))
+def test_a_calibration_split_is_the_share_asked_for(images: int, share: float, seed: int) -> None:
+    held_out = assign_calibration(images, share, seed)
+    assert held_out.shape == (images,) and held_out.dtype == np.bool_
+    count = int(held_out.sum())
+    assert 2 <= count <= images - 2
+    assert abs(count - share * images) <= 2
+    assert np.array_equal(held_out, assign_calibration(images, share, seed))
+
+
+def test_a_calibration_split_is_drawn() -> None:
+    assert not np.array_equal(assign_calibration(50, 0.2, 0), assign_calibration(50, 0.2, 1))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.2, 1.2, float("nan")])
+def test_a_calibration_split_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(DataError, match="between 0 and 1"):
+        assign_calibration(20, share, 0)
+
+
+def test_a_calibration_split_of_three_pictures_is_refused() -> None:
+    with pytest.raises(DataError, match="at least 4"):
+        assign_calibration(3, 0.5, 0)

@@ -1,127 +1,136 @@
-"""The threshold is the quantile it says it is."""
+"""The threshold keeps what it promises, and says what it promises."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from scipy.stats.mstats import mquantiles
 
-from patchline.calibration.threshold import QUANTILE, normal_scores, quantile_threshold
+from patchline.calibration.tail import NormalTail
+from patchline.calibration.threshold import (
+    DEFAULT_FALSE_ALARM_RATE,
+    caveat,
+    derive_threshold,
+    normal_scores,
+)
+from patchline.runtime.contract import NormalScores
 from patchline.runtime.errors import DataError
 
-Scores = npt.NDArray[np.float64]
 
-score_arrays = hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6))
-
-
-def draw(count: int, seed: int) -> Scores:
-    return np.random.default_rng(seed).gumbel(3, 1, count)
+def draw(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).gamma(4.0, 0.1, count)
 
 
-def by_hand(values: Scores, quantile: float) -> float:
-    """Linear interpolation between the ordered values at (n - 1) q."""
-    ordered = sorted(values.tolist())
-    at = (len(ordered) - 1) * quantile
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low] + (at - low) * (ordered[high] - ordered[low]))
+def scores_of(count: int, seed: int = 0) -> NormalScores:
+    return normal_scores(draw(count, seed), draw(count, seed + 1000), "cross-fit")
 
 
-def test_scores_are_kept_in_ascending_order_with_mean_and_deviation() -> None:
-    scores, maxima = draw(50, 0), draw(50, 1)
-    before = scores.copy()
-    normal = normal_scores(scores, maxima)
-    assert list(normal.scores) == sorted(scores.tolist())
-    assert list(normal.map_maxima) == sorted(maxima.tolist())
-    assert normal.mean == pytest.approx(sum(scores) / 50, rel=1e-12)
-    assert normal.std == pytest.approx(np.sqrt(sum((scores - scores.mean()) ** 2) / 50), rel=1e-12)
-    np.testing.assert_array_equal(scores, before)
+class TestNormalScores:
+    def test_they_are_kept_in_order_with_mean_and_deviation(self) -> None:
+        scores, maxima = draw(30), draw(30, 1)
+        normal = normal_scores(scores, maxima, "line")
+        assert list(normal.scores) == sorted(scores.tolist())
+        assert list(normal.map_maxima) == sorted(maxima.tolist())
+        assert normal.mean == pytest.approx(scores.mean())
+        assert normal.std == pytest.approx(np.sqrt(((scores - scores.mean()) ** 2).mean()))
+        assert normal.source == "line"
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+    def test_what_is_no_number_is_refused(self, wrong: float) -> None:
+        broken = np.append(draw(5), wrong)
+        with pytest.raises(DataError, match="finite"):
+            normal_scores(broken, draw(6), "cross-fit")
+        with pytest.raises(DataError, match="finite"):
+            normal_scores(draw(6), broken, "cross-fit")
+
+    def test_none_at_all_is_refused(self) -> None:
+        with pytest.raises(DataError, match="at least one"):
+            normal_scores(np.array([]), np.array([1.0]), "cross-fit")
 
 
-@pytest.mark.parametrize("quantile", [0.5, 0.95, 0.99])
-@pytest.mark.parametrize("count", [1, 2, 19, 200])
-def test_the_threshold_is_the_quantile(count: int, quantile: float) -> None:
-    scores, maxima = draw(count, 2), draw(count, 3)
-    threshold = quantile_threshold(normal_scores(scores, maxima), quantile)
-    assert threshold.value == pytest.approx(by_hand(scores, quantile), rel=1e-12)
-    assert threshold.map_value == pytest.approx(by_hand(maxima, quantile), rel=1e-12)
-    # scipy's name for the same interpolation: alphap = betap = 1.
-    assert threshold.value == pytest.approx(
-        float(mquantiles(scores, [quantile], alphap=1, betap=1)[0]), rel=1e-9
+class TestDerive:
+    def test_it_is_the_tail_of_either_kind_of_score(self) -> None:
+        normal = scores_of(80)
+        threshold = derive_threshold(normal, 0.01)
+        images, maps = NormalTail(draw(80)), NormalTail(draw(80, 1000))
+        assert threshold.value == images.threshold(0.01)
+        assert threshold.map_value == maps.threshold(0.01)
+        assert threshold.interval == images.interval(0.01)
+        assert threshold.tail == images.fit()
+        assert threshold.false_alarm_rate == 0.01
+        assert threshold.supported_rate == pytest.approx(1 / 81)
+        assert threshold.f1_max is None
+
+    @pytest.mark.parametrize(
+        ("source", "words"),
+        [
+            ("cross-fit", "40 cross-fitted scores of good pictures"),
+            ("calibration-split", "40 scores of good pictures kept out of the bank"),
+            ("line", "40 scores of good pictures of the line"),
+        ],
     )
+    def test_the_rule_says_where_it_comes_from(self, source: str, words: str) -> None:
+        normal = scores_of(40).model_copy(update={"source": source})
+        rule = derive_threshold(normal, 0.001).rule
+        assert rule == f"expected false-alarm rate 0.1 %, from {words} (generalised Pareto tail)"
+
+    def test_the_manifest_is_enough_to_derive_it_again(self) -> None:
+        normal = scores_of(60)
+        kept = NormalScores.model_validate_json(normal.model_dump_json())
+        assert derive_threshold(kept, 0.02) == derive_threshold(normal, 0.02)
+
+    @given(st.integers(5, 80), st.integers(0, 50), st.floats(1e-4, 0.5))
+    @settings(max_examples=15, deadline=None)
+    def test_the_value_lies_in_its_interval(self, count: int, seed: int, rate: float) -> None:
+        threshold = derive_threshold(scores_of(count, seed), rate)
+        assert threshold.interval is not None
+        assert threshold.interval[0] <= threshold.value <= threshold.interval[1]
+
+    def test_about_as_many_fresh_good_frames_reach_it_as_promised(self) -> None:
+        reached = []
+        for seed in range(40):
+            normal = scores_of(100, seed)
+            value = derive_threshold(normal, DEFAULT_FALSE_ALARM_RATE).value
+            reached.append((draw(2000, 9000 + seed) >= value).mean())
+        # The standard error of this mean is 0.0035.
+        assert np.mean(reached) == pytest.approx(0.05, abs=0.0125)
+
+    def test_identical_scores_are_refused(self) -> None:
+        normal = normal_scores(np.full(20, 0.5), draw(20), "line")
+        with pytest.raises(DataError, match="all 20 scores"):
+            derive_threshold(normal, 0.05)
+
+    @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, np.nan])
+    def test_a_rate_out_of_range_is_refused(self, rate: float) -> None:
+        with pytest.raises(DataError, match="between 0 and 1"):
+            derive_threshold(scores_of(20), rate)
 
 
-def test_95_percent_unless_told_otherwise() -> None:
-    assert QUANTILE == 0.95
-    normal = normal_scores(draw(80, 4), draw(80, 5))
-    threshold = quantile_threshold(normal)
-    assert threshold == quantile_threshold(normal, 0.95)
-    assert threshold.false_alarm_rate == 0.05
-    assert threshold.rule == "95% quantile of cross-fitted scores of the good training images"
+class TestSupport:
+    def test_enough_pictures_need_no_word(self) -> None:
+        assert caveat(derive_threshold(scores_of(19), 0.05), 19) is None
+        assert caveat(derive_threshold(scores_of(99), 0.01), 99) is None
 
+    def test_too_few_are_told_what_they_support_and_what_is_needed(self) -> None:
+        threshold = derive_threshold(scores_of(50), 0.001)
+        sentence = caveat(threshold, 50)
+        assert sentence is not None
+        assert (
+            "50 good pictures support a false-alarm rate of 1.96 %, and 0.1 % is asked" in sentence
+        )
+        assert "at least 999 pictures" in sentence
+        assert "--false-alarm-rate 0.02" in sentence
 
-@pytest.mark.parametrize(
-    ("quantile", "rate", "words"),
-    [(0.99, 0.01, "99%"), (0.9, 0.1, "90%"), (0.999, 0.001, "99.9%"), (0.995, 0.005, "99.5%")],
-)
-def test_the_rule_and_the_rate_say_which_quantile(quantile: float, rate: float, words: str) -> None:
-    threshold = quantile_threshold(normal_scores(draw(30, 6), draw(30, 7)), quantile)
-    assert threshold.false_alarm_rate == rate
-    assert threshold.rule.startswith(f"{words} quantile")
+    @pytest.mark.parametrize("count", [3, 18, 49, 66, 209, 998])
+    def test_the_rate_it_advises_is_supported(self, count: int) -> None:
+        normal = scores_of(count)
+        sentence = caveat(derive_threshold(normal, 1e-4), count)
+        assert sentence is not None
+        advised = float(sentence.split("--false-alarm-rate ")[1])
+        assert caveat(derive_threshold(normal, advised), count) is None
+        assert advised <= 1.15 / (count + 1)
 
-
-def test_about_as_many_good_frames_lie_above_it_as_it_says() -> None:
-    scores = draw(1000, 8)
-    threshold = quantile_threshold(normal_scores(scores, scores), 0.95)
-    assert (scores >= threshold.value).mean() == pytest.approx(threshold.false_alarm_rate, abs=2e-3)
-
-
-@settings(max_examples=80, deadline=None)
-@given(score_arrays, st.floats(0.001, 0.999), st.floats(0.001, 0.999))
-def test_a_higher_quantile_is_never_a_lower_threshold(
-    scores: Scores, one: float, other: float
-) -> None:
-    normal = normal_scores(scores, scores)
-    low, high = sorted((one, other))
-    lower, higher = quantile_threshold(normal, low), quantile_threshold(normal, high)
-    slack = 1e-9 * float(np.abs(scores).max())  # of the interpolation
-    assert lower.value <= higher.value + slack
-    assert scores.min() - slack <= lower.value
-    assert higher.value <= scores.max() + slack
-    assert lower.false_alarm_rate >= higher.false_alarm_rate
-
-
-@settings(max_examples=40, deadline=None)
-@given(score_arrays, st.integers(0, 100))
-def test_the_order_of_the_images_does_not_matter(scores: Scores, seed: int) -> None:
-    shuffled = np.random.default_rng(seed).permutation(scores)
-    one = quantile_threshold(normal_scores(scores, scores))
-    other = quantile_threshold(normal_scores(shuffled, shuffled))
-    assert one == other
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("spoil", ["scores", "maxima"])
-def test_scores_that_are_not_finite_are_refused(value: float, spoil: str) -> None:
-    scores, maxima = draw(10, 9), draw(10, 10)
-    (scores if spoil == "scores" else maxima)[4] = value
-    with pytest.raises(DataError, match="must be finite"):
-        normal_scores(scores, maxima)
-
-
-def test_no_scores_are_refused() -> None:
-    with pytest.raises(DataError, match="at least one"):
-        normal_scores(np.array([]), np.array([1.0]))
-    with pytest.raises(DataError, match="at least one"):
-        normal_scores(np.array([1.0]), np.array([]))
-
-
-@pytest.mark.parametrize("quantile", [0, 1, -0.1, 1.5, np.nan])
-def test_a_quantile_out_of_range_is_refused(quantile: float) -> None:
-    normal = normal_scores(draw(10, 11), draw(10, 12))
-    with pytest.raises(DataError, match="between 0 and 1"):
-        quantile_threshold(normal, quantile)
+    def test_the_number_it_asks_for_is_enough(self) -> None:
+        assert caveat(derive_threshold(scores_of(999), 0.001), 999) is None
+        assert caveat(derive_threshold(scores_of(998), 0.001), 998) is not None

@@ -15,8 +15,8 @@ from patchline.export.exporter import export_model
 from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import save_onnx, to_onnx
-from patchline.export.progress import SilentSteps
 from patchline.runtime.preprocess import Frame
+from patchline.runtime.progress import SilentSteps
 
 from .drawn import CLASS_NAME, QUICK, quick_fit, write_class
 

@@ -12,10 +12,10 @@ import PIL.Image
 from patchline.export.config import FitSettings
 from patchline.export.datasets import good_pictures
 from patchline.export.fit import FittedModel, fit
-from patchline.export.progress import SilentSteps
 from patchline.runtime.camera.test_pattern import draw_part
 from patchline.runtime.errors import ImageReadError
 from patchline.runtime.image_file import read_image
+from patchline.runtime.progress import SilentSteps
 
 CLASS_NAME = "gasket"
 SIZE_PX = 64

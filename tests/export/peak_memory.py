@@ -13,7 +13,7 @@ from patchline.export.config import FitSettings
 from patchline.export.datasets import GoodPictures, good_pictures
 from patchline.export.fit import FittedModel, fit
 from patchline.export.memory import MemoryPlan, plan_memory
-from patchline.export.progress import SilentSteps
+from patchline.runtime.progress import SilentSteps
 
 NEIGHBORS = 1  # what their number costs does not grow with the pictures
 

@@ -17,9 +17,9 @@ from patchline.export.datasets import TestPicture, good_pictures, labelled_pictu
 from patchline.export.exporter import export_model
 from patchline.export.features import read_frames
 from patchline.export.fit import fit
-from patchline.export.progress import SilentSteps
 from patchline.runtime.contract import Manifest
 from patchline.runtime.engine import open_engine
+from patchline.runtime.progress import SilentSteps
 
 from .drawn import refuse
 

@@ -76,7 +76,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     monkeypatch.setattr(
         command,
         "_export_class",
-        lambda pictures, settings, out, as_json: seen.append((pictures.class_name, settings)),
+        lambda pictures, settings, *rest: seen.append((pictures.class_name, settings)),
     )
     return seen
 

@@ -140,6 +140,36 @@ def test_excluded_rows_are_neither_picked_nor_counted(kind: str, block_rows: int
         greedy_coreset(torch.from_numpy(rows), candidates + 1, excluded=mask)
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_rows_picked_beforehand_come_first_and_the_rest_follows(kind: str, block_rows: int) -> None:
+    """A bank that is extended: the same picks as a greedy that has those centers already."""
+    rows = MAKERS[kind](300, 6)
+    excluded = np.zeros(300, bool)
+    excluded[200:230] = True
+    picked = greedy_coreset(
+        torch.from_numpy(rows), 90, excluded=torch.from_numpy(excluded), start=40
+    )
+    expected = list(range(40))
+    nearest = np.full(300, np.inf)
+    for center in expected:
+        nearest = np.minimum(nearest, ((rows - rows[center]) ** 2).sum(1))
+    nearest[:40] = nearest[excluded] = -1
+    while len(expected) < 90:
+        expected.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, ((rows - rows[expected[-1]]) ** 2).sum(1))
+        nearest[expected[-1]] = -1
+    assert picked.indices.tolist() == expected
+
+
+def test_nothing_is_drawn_where_rows_are_picked_beforehand() -> None:
+    rows = torch.from_numpy(normal(100, 5))
+    one, other = (greedy_coreset(rows, 30, seed=seed, start=10) for seed in (0, 1))
+    assert torch.equal(one.indices, other.indices)
+    assert greedy_coreset(rows, 10, start=10).indices.tolist() == list(range(10))
+    with pytest.raises(ConfigurationError, match="expected 10 to 100"):
+        greedy_coreset(rows, 9, start=10)
+
+
 def test_excluded_rows_do_not_widen_the_radius() -> None:
     rows = torch.tensor([[0.0], [1.0], [3.0], [1000.0]], dtype=torch.float64)
     excluded = torch.tensor([False, False, False, True])

@@ -24,7 +24,6 @@ from patchline.export.exporter import export_model
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import save_onnx, to_onnx
 from patchline.export.parity import Tolerances, verify_parity
-from patchline.export.progress import SilentSteps
 from patchline.export.scores import SCORES
 from patchline.export.state import load_state
 from patchline.runtime import contract
@@ -33,6 +32,7 @@ from patchline.runtime.engine import open_engine
 from patchline.runtime.errors import ModelError, ParityError, WriteError
 from patchline.runtime.files import sha256_of_file
 from patchline.runtime.preprocess import Frame
+from patchline.runtime.progress import SilentSteps
 
 from .conftest import ByScore
 from .drawn import CLASS_NAME, QUICK, quick_fit, settings_with, write_class

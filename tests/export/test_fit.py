@@ -13,21 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from patchline.calibration.folds import assign_folds
+from patchline.calibration.folds import assign_calibration, assign_folds
+from patchline.calibration.threshold import caveat, derive_threshold
 from patchline.export.config import parse_bytes
 from patchline.export.coreset import coreset_size, greedy_coreset
 from patchline.export.cross_fit import HeadSettings, HeldOut, cross_fit
 from patchline.export.datasets import digest_of, good_pictures
 from patchline.export.detector import AnomalyHead
 from patchline.export.exporter import export_model
-from patchline.export.features import TrainingFeatures, extract_features
+from patchline.export.features import TrainingFeatures, extract_features, read_frames
 from patchline.export.fit import FittedModel, choose_device, fit
 from patchline.export.memory import MemoryPlan, plan_memory
-from patchline.export.progress import SilentSteps
 from patchline.export.scores import SCORES
 from patchline.runtime.contract import DistanceStatistics, load_manifest, manifest_path
 from patchline.runtime.engine import open_engine
 from patchline.runtime.errors import ConfigurationError, DataError, ImageReadError
+from patchline.runtime.progress import SilentSteps
 
 from .drawn import (
     CLASS_NAME,
@@ -168,14 +169,21 @@ class TestResult:
         head = fitted.detector.head
         assert torch.equal(head.search.get_buffer("bank")[: head.search.rows], fitted.memory_bank)
 
-    def test_the_threshold_is_the_95_percent_quantile(self, fitted: FittedModel) -> None:
-        scores, maxima = fitted.normal.scores, fitted.normal.map_maxima
+    def test_the_threshold_follows_from_the_held_out_scores(self, fitted: FittedModel) -> None:
+        scores = fitted.normal.scores
         assert list(scores) == sorted(scores) and len(scores) == 12
-        assert fitted.threshold.value == np.quantile(scores, 0.95)
-        assert fitted.threshold.map_value == np.quantile(maxima, 0.95)
-        assert fitted.threshold.false_alarm_rate == 0.05
+        assert fitted.normal.source == "cross-fit"
+        assert fitted.threshold == derive_threshold(fitted.normal, 0.05)
         assert fitted.normal.mean == pytest.approx(np.mean(scores))
         assert fitted.normal.std == pytest.approx(np.std(scores))
+
+    def test_another_rate_moves_nothing_but_the_threshold(
+        self, fitted: FittedModel, drawn_data: Path
+    ) -> None:
+        other = quick_fit(drawn_data, false_alarm_rate=0.2)
+        assert other.normal == fitted.normal
+        assert other.threshold == derive_threshold(fitted.normal, 0.2)
+        assert other.threshold.value < fitted.threshold.value
 
     def test_the_training_set_is_on_record(self, fitted: FittedModel, drawn_data: Path) -> None:
         paths = good_pictures(drawn_data, CLASS_NAME).paths
@@ -201,6 +209,59 @@ class TestResult:
         assert len(fitted.normal.scores) == 10
         with pytest.raises(ImageReadError, match=r"003.png"):
             fit(pictures, QUICK, SilentSteps(), told.append)
+
+
+@pytest.fixture(scope="module")
+def split(drawn_data: Path) -> FittedModel:
+    """A fit that keeps four of the twelve pictures out of the bank."""
+    return quick_fit(drawn_data, calibration_split=0.3)
+
+
+class TestCalibrationSplit:
+    def test_the_held_out_pictures_never_enter_the_bank(
+        self, split: FittedModel, features: TrainingFeatures
+    ) -> None:
+        held_out = assign_calibration(12, 0.3, QUICK.seed)
+        rows = features.rows.read(0, 12 * PATCHES).view(12, PATCHES, -1)
+        training = rows[torch.from_numpy(~held_out)].flatten(0, 1)
+        bank = split.memory_bank
+        assert len(bank) == coreset_size(len(training), QUICK.coreset_ratio)
+        left = rows[torch.from_numpy(held_out)].flatten(0, 1)
+        known = {row.numpy().tobytes() for row in training}
+        unknown = {row.numpy().tobytes() for row in left}
+        chosen = {row.numpy().tobytes() for row in bank}
+        assert chosen <= known and not chosen & unknown
+
+    def test_their_scores_are_those_of_the_model_that_ships(
+        self, split: FittedModel, drawn_data: Path
+    ) -> None:
+        held_out = assign_calibration(12, 0.3, QUICK.seed)
+        paths = np.array(good_pictures(drawn_data, CLASS_NAME).paths)[held_out]
+        frames = torch.from_numpy(read_frames(tuple(paths), QUICK.model_size))
+        score, anomaly_map, _ = split.detector.predict(frames)
+        assert split.normal.scores == pytest.approx(sorted(score.tolist()), rel=1e-5)
+        maxima = sorted(anomaly_map.amax((1, 2)).tolist())
+        assert split.normal.map_maxima == pytest.approx(maxima, rel=1e-5)
+        assert split.normal.source == "calibration-split"
+        assert split.threshold == derive_threshold(split.normal, 0.05)
+
+    def test_they_are_counted(self, split: FittedModel) -> None:
+        assert split.training_set.images == 12
+        assert split.training_set.calibration_images == len(split.normal.scores) == 4
+
+    def test_they_have_no_part_in_the_statistics(
+        self, split: FittedModel, features: TrainingFeatures
+    ) -> None:
+        training = ~assign_calibration(12, 0.3, QUICK.seed)
+        settings = head_settings(QUICK.score_name, QUICK.coreset_ratio)
+        expected = cross_fit(features, settings, SilentSteps(), images=training)
+        assert split.statistics == expected.statistics
+        assert len(expected.image_scores) == 8
+
+    def test_three_pictures_are_too_few(self, tmp_path: Path) -> None:
+        write_good(tmp_path / CLASS_NAME, 3)
+        with pytest.raises(DataError, match="at least 4"):
+            quick_fit(tmp_path, calibration_split=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +393,11 @@ class TestOddData:
         values = [*fitted.normal.scores, fitted.statistics.mean, fitted.statistics.std]
         assert np.isfinite(values).all()
         assert fitted.memory_bank.isfinite().all()
+        # Nothing is known of a false-alarm rate, and that is said.
+        assert fitted.threshold.value > max(fitted.normal.scores)
+        assert (fitted.threshold.tail, fitted.threshold.interval) == (None, None)
+        sentence = caveat(fitted.threshold, 6)
+        assert sentence is not None and "the same" in sentence
 
     def test_pictures_of_mixed_sizes_and_modes(self, tmp_path: Path) -> None:
         folder = tmp_path / CLASS_NAME

@@ -92,6 +92,37 @@ def test_a_neighbour_equal_to_the_patch_adds_nothing() -> None:
     torch.testing.assert_close(found.jacobian, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("k", [1, 2, 9])
+def test_the_jacobian_is_autograds_where_rows_repeat_the_patch_or_each_other(k: int) -> None:
+    embeddings, neighbors = draw(6, k, 40, seed=12)
+    neighbors[:2, 0] = embeddings[:2]
+    neighbors[1:3] = neighbors[1:3, :1]
+    neighbors[3, 0] = embeddings[3] + 1e-9
+    found = closed_form_influence(embeddings, neighbors).jacobian
+    # Of the norm at 0, autograd takes the subgradient 0 too.
+    expected = autograd_jacobian(embeddings, neighbors)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert not found[1].any()
+    assert bool(found[0].any()) == (k > 1)
+
+
+@pytest.mark.parametrize("k", [1, 9])
+def test_near_a_row_the_jacobian_is_autograds_in_float32_too(k: int) -> None:
+    # As z sum(1/d) - sum(m/d) it would not be: that cancels.
+    generator = torch.Generator().manual_seed(13)
+    embeddings = torch.rand(20, 384, generator=generator) + 1
+    offsets = 1e-4 * torch.randn(20, k, 384, generator=generator)
+    neighbors = embeddings.unsqueeze(1) + offsets
+    found = closed_form_influence(embeddings, neighbors).jacobian
+    expected = autograd_jacobian(embeddings.double(), neighbors.double())
+    errors = (found - expected).norm(dim=1) / expected.norm(dim=1)
+    assert float(errors.max()) < 1e-6
+    inverse = 1 / (embeddings.unsqueeze(1) - neighbors).norm(dim=2, keepdim=True)
+    cancelled = (embeddings * inverse.sum(1) - (inverse * neighbors).sum(1)) / k
+    lost = (cancelled - expected).norm(dim=1) / expected.norm(dim=1)
+    assert float(lost.min()) > 1e-5  # so the check above can tell the two apart
+
+
 def test_a_patch_equal_to_all_its_neighbours_has_no_influence() -> None:
     embeddings, neighbors = draw(4, 9, 10, seed=4)
     neighbors[:] = embeddings.unsqueeze(1)

@@ -1,0 +1,1 @@
+"""Commands that find numbers from normal pictures: each parses, calls and prints."""

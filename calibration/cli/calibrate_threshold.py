@@ -1,0 +1,204 @@
+"""``calibrate-threshold``: a new threshold, from pictures of the line or for another rate."""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchline.runtime.camera.native_logs import silence_native_logs
+from patchline.runtime.cli.command import print_warning, run_command, stderr_console
+from patchline.runtime.errors import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from patchline.calibration.line import Drift
+    from patchline.runtime.contract import LabelledThreshold, Manifest, NormalScores
+    from patchline.runtime.engine import Engine
+    from patchline.runtime.errors import ImageReadError
+
+
+class Provider(str, enum.Enum):
+    """Where ONNX Runtime computes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def calibrate_threshold(
+    model: Annotated[Path, typer.Option(help="Exported model (.onnx, with its .json).")],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of good pictures of the line; without it, the scores that the manifest "
+            "keeps are used."
+        ),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(help="Expected share of good frames at or above.  [default: the manifest's]"),
+    ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(help="Folder of good/ and defect folders: adds the threshold of largest F1."),
+    ] = None,
+    provider: Annotated[
+        Provider, typer.Option(help="Where ONNX Runtime computes.")
+    ] = Provider.AUTO,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="CPU threads per inference.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be written.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Find a threshold with an expected false-alarm rate and write it into the manifest."""
+    silence_native_logs()  # before the first import of cv2
+    _check_extra()
+    if images is None and false_alarm_rate is None and labelled is None:
+        raise ConfigurationError(
+            "nothing to do: give --images with good pictures of the line, --false-alarm-rate, "
+            "or --labelled"
+        )
+    if false_alarm_rate is not None and not 0 < false_alarm_rate <= 0.5:
+        raise ConfigurationError(
+            f"the false-alarm rate is {false_alarm_rate}, expected a share above 0 and up to 0.5, "
+            "such as 0.001"
+        )
+
+    from patchline.calibration.line import drift_of, recalibrated
+    from patchline.calibration.threshold import caveat
+    from patchline.runtime.contract import manifest_path
+    from patchline.runtime.engine import open_engine
+
+    with open_engine(model, provider=provider.value, threads=threads) as engine:
+        before = engine.manifest
+        normal = _score_line(engine, images, skip_unreadable) if images else None
+        f1_max = _score_labelled(engine, labelled) if labelled else None
+    after = recalibrated(before, normal, false_alarm_rate, f1_max)
+    drift = drift_of(normal, before) if normal else None
+    _warn_of_drift(drift)
+    warning = caveat(after.threshold, len(after.normal_scores.scores))
+    if warning is not None:
+        print_warning(warning)
+    if not dry_run:
+        after.save(manifest_path(model))
+    _report(model, before, after, drift, written=not dry_run, as_json=as_json)
+
+
+def _check_extra() -> None:
+    """Raises: MissingExtraError: scipy is not installed."""
+    if importlib.util.find_spec("scipy") is None:
+        raise MissingExtraError(
+            'calibrate-threshold needs scipy. Install it with: pip install "patchline[calibration]"'
+        )
+
+
+def _score_line(engine: Engine, folder: Path, skip_unreadable: bool) -> NormalScores:
+    from patchline.calibration.line import score_line
+    from patchline.runtime.camera.pictures import list_pictures
+    from patchline.runtime.progress import ConsoleSteps
+
+    if not folder.is_dir():
+        raise ConfigurationError(f"--images {folder} is no folder; expected one of good pictures")
+    paths = list_pictures(folder)
+    with ConsoleSteps(stderr_console()).step("Scoring good pictures", len(paths)) as advance:
+        return score_line(engine, paths, advance, _warn_of_skipped if skip_unreadable else None)
+
+
+def _score_labelled(engine: Engine, folder: Path) -> LabelledThreshold:
+    from patchline.calibration.labelled import labelled_folder
+    from patchline.calibration.line import score_labelled
+    from patchline.runtime.progress import ConsoleSteps
+
+    pictures = labelled_folder(folder)
+    with ConsoleSteps(stderr_console()).step("Scoring labelled pictures", len(pictures)) as advance:
+        return score_labelled(engine, pictures, advance)
+
+
+def _warn_of_drift(drift: Drift | None) -> None:
+    if drift is None or not drift.is_large:
+        return
+    print_warning(
+        f"the pictures of the line score {drift.median / drift.median_before:.1f} times as high "
+        f"as those of the fit (median {drift.median:.4g} against {drift.median_before:.4g}). If "
+        "they are good parts under another light or camera, defects will be harder to tell: add "
+        "such pictures with export-model --extend, then calibrate again"
+    )
+
+
+def _report(
+    model: Path,
+    before: Manifest,
+    after: Manifest,
+    drift: Drift | None,
+    *,
+    written: bool,
+    as_json: bool,
+) -> None:
+    if as_json:
+        result = {
+            "model": str(model),
+            "written": written,
+            "images": len(after.normal_scores.scores),
+            "threshold_before": before.threshold.value,
+            "threshold": after.threshold.model_dump(mode="json"),
+        }
+        typer.echo(json.dumps(result, allow_nan=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(str(model)), show_header=False, title_justify="left")
+    for name, value in _rows(before, after, drift):
+        table.add_row(name, Text(value))
+    console = Console(highlight=False)
+    console.print(table)
+    if not written:
+        console.print("nothing was written (--dry-run)")
+
+
+def _rows(before: Manifest, after: Manifest, drift: Drift | None) -> list[tuple[str, str]]:
+    new, old = after.threshold, before.threshold
+    low, high = new.interval or (new.value, new.value)
+    rows = [
+        ("threshold before", f"{old.value:.4g}: {old.rule}"),
+        ("threshold now", f"{new.value:.4g}: {new.rule}"),
+        ("95 % interval", f"{low:.4g} to {high:.4g}"),
+        ("lowest supported rate", f"{100 * (new.supported_rate or 0):.3g} %"),
+    ]
+    if drift is not None:
+        alarms = f"{drift.false_alarms} of {drift.images}"
+        rows.insert(1, ("  of the line's good pictures", f"{alarms} reach it"))
+    if new.f1_max is not None:
+        best = new.f1_max
+        rows.append(
+            (
+                "largest F1, for comparison",
+                f"{best.value:.4g}: F1 {best.f1:.3f} on {best.good} good and {best.defective} "
+                "defective pictures (use it with run-camera --threshold)",
+            )
+        )
+    return rows
+
+
+def _warn_of_skipped(error: ImageReadError) -> None:
+    print_warning(f"skipped: {error}")
+
+
+def main() -> None:
+    """Entry point of ``calibrate-threshold``."""
+    run_command(calibrate_threshold)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Adding good pictures to a fitted model without the pictures it was fitted on.
+
+The rows of the old bank stay, in their order: they stand for pictures that are gone, so none may
+be dropped. The new pictures' rows join them as candidates, and the greedy picks from there until
+the bank has its share of all rows there ever were. The frozen statistics and all else that the
+score depends on stay as they are, so that old and new held-out scores can be pooled; the old
+ones were measured against the smaller bank, which makes them a little conservative.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchline.calibration.threshold import normal_scores
+from patchline.export.config import FitSettings, make_settings
+from patchline.export.datasets import GoodPictures, digest_of, pictures_in
+from patchline.export.state import TrainingState, load_state
+from patchline.export.weights import RANDOM, Weights
+from patchline.runtime.contract import Manifest, NormalScores, PictureSet, TrainingSet
+from patchline.runtime.errors import ConfigurationError, DataError, WeightsError
+
+_HUB = "hub:"
+
+
+def load_base(out: Path, class_name: str) -> TrainingState:
+    """The state of a model exported earlier: ``out/NAME.safetensors``.
+
+    Raises:
+        ModelError: it is missing, damaged or no Patchline state.
+        ConfigurationError: it is of another class.
+    """
+    path = out / f"{class_name}.safetensors"
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{path} does not exist, and --extend adds pictures to it. Fit the class first, or "
+            "give --out the folder of its model"
+        )
+    state = load_state(path)
+    if state.manifest.class_name != class_name:
+        raise ConfigurationError(
+            f"{path} holds the class {state.manifest.class_name}, not {class_name}. Give the "
+            "file its own name again"
+        )
+    return state
+
+
+def settings_of(base: TrainingState, fields: dict[str, Any]) -> FitSettings:
+    """The settings a model was fitted with, and for the rest those that are given.
+
+    Args:
+        base: the model.
+        fields: fields of :class:`FitSettings` that were given; what the model fixes may be
+            among them if it says the same.
+
+    Raises:
+        ConfigurationError: a field contradicts the model (all are named), or the backbone's
+            weights came from a file that is not given.
+    """
+    manifest = base.manifest
+    fixed = _fixed(manifest)
+    clashes = [
+        f"{name} is {fields[name]!r}, the model has {value!r}"
+        for name, value in fixed.items()
+        if name in fields and _plain(fields[name]) != value
+    ]
+    if clashes:
+        raise ConfigurationError(
+            f"--extend keeps what {manifest.class_name} was fitted with: {'; '.join(clashes)}. "
+            "Leave that out, or fit anew from all pictures"
+        )
+    own = {
+        "weights": _weights(manifest, fields.get("weights")),
+        "false_alarm_rate": manifest.threshold.false_alarm_rate,
+        "calibration_split": _split(manifest),
+    }
+    return make_settings(own | fields | fixed)
+
+
+def pictures_to_add(folder: Path, base: TrainingState) -> GoodPictures:
+    """The pictures of a plain folder, or of its ``train/good``.
+
+    Raises:
+        DataError: there is none, or the model has them already.
+    """
+    pictures = pictures_in(folder, base.manifest.class_name)
+    _refuse_known(digest_of(pictures.paths), base.manifest)  # before the work, not after it
+    return pictures
+
+
+def check_weights(weights: Weights, manifest: Manifest) -> None:
+    """Raises: WeightsError: a model was fitted with other weights."""
+    if weights.sha256 != manifest.backbone.weights_sha256:
+        raise WeightsError(
+            f"{manifest.class_name} was fitted with the weights {manifest.backbone.weights_source} "
+            f"(sha256 {manifest.backbone.weights_sha256[:12]}…), and {weights.source} holds others "
+            f"({weights.sha256[:12]}…). Give --weights the same file"
+        )
+
+
+def represented_images(base: TrainingState | None) -> int:
+    """Images whose rows the inherited bank was chosen from."""
+    if base is None:
+        return 0
+    training = base.manifest.training_set
+    return training.images - training.calibration_images
+
+
+def pooled_scores(normal: NormalScores, base: TrainingState | None) -> NormalScores:
+    """Held-out scores of the new pictures and of those before."""
+    if base is None:
+        return normal
+    before = base.manifest.normal_scores
+    return normal_scores(
+        np.array(before.scores + normal.scores),
+        np.array(before.map_maxima + normal.map_maxima),
+        before.source if before.source == normal.source else "cross-fit",
+    )
+
+
+def training_set(
+    added: PictureSet, calibration_images: int, base: TrainingState | None
+) -> TrainingSet:
+    """What a model was fitted on, counting every part of it.
+
+    Raises:
+        DataError: the model has these very pictures already.
+    """
+    if base is None:
+        return TrainingSet(**dict(added), calibration_images=calibration_images)
+    _refuse_known(added.sha256, base.manifest)
+    before = base.manifest.training_set
+    parts = (*_parts(before), added)
+    return TrainingSet(
+        images=sum(part.images for part in parts),
+        skipped_unreadable=sum(part.skipped_unreadable for part in parts),
+        sha256=hashlib.sha256(" ".join(part.sha256 for part in parts).encode()).hexdigest(),
+        calibration_images=before.calibration_images + calibration_images,
+        parts=parts,
+    )
+
+
+def _parts(training: TrainingSet) -> tuple[PictureSet, ...]:
+    whole = PictureSet(
+        images=training.images,
+        skipped_unreadable=training.skipped_unreadable,
+        sha256=training.sha256,
+    )
+    return training.parts or (whole,)
+
+
+def _refuse_known(sha256: str, manifest: Manifest) -> None:
+    if sha256 in [part.sha256 for part in _parts(manifest.training_set)]:
+        raise DataError(
+            f"{manifest.class_name} was fitted on these very pictures already: give --extend a "
+            "folder of new ones"
+        )
+
+
+def _fixed(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "method": manifest.method,
+        "score": manifest.score,
+        "backbone": manifest.backbone.name,
+        "image_size": [manifest.model_size.height, manifest.model_size.width],
+        "coreset_ratio": manifest.memory_bank.coreset_ratio,
+        "neighbors": manifest.memory_bank.neighbors,
+        "seed": manifest.memory_bank.seed,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _weights(manifest: Manifest, given: str | None) -> str | None:
+    source = manifest.backbone.weights_source
+    if given is not None or source.startswith(_HUB):
+        return given
+    if source == RANDOM:
+        return RANDOM
+    raise ConfigurationError(
+        f"{manifest.class_name} was fitted with the weights file {source}: give it again with "
+        "--weights"
+    )
+
+
+def _split(manifest: Manifest) -> float | None:
+    training = manifest.training_set
+    return training.calibration_images / training.images or None
