@@ -42,6 +42,7 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python -m patchline.benchmarks.influence
 	$(BIN)/python -m patchline.benchmarks.latency
 	$(BIN)/python -m patchline.benchmarks.startup
+	$(BIN)/python -m patchline.benchmarks.threshold_simulation
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

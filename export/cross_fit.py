@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from patchline.export.coreset import Coreset, coreset_size, greedy_coreset
 from patchline.export.detector import AnomalyHead
 from patchline.export.features import TrainingFeatures
 from patchline.runtime.contract import DistanceStatistics, ModelSize
+from patchline.runtime.errors import DataError
 from patchline.runtime.progress import Advance, Steps
 
 Images = npt.NDArray[np.bool_]
@@ -158,7 +160,7 @@ def cross_fit(
             head = settings.head(features.rows.gather(fold.bank_rows), statistics)
             for image, embeddings in _embeddings(features, fold.images, settings):
                 indices = measured.nearest[image].to(settings.device, torch.int64)
-                found[image] = _judge(head, embeddings, indices, settings)
+                found[image] = _judge(head, embeddings, indices, features.paths[image])
                 advance(len(found))
     scores, maxima = np.array([found[image] for image in sorted(found)]).T
     return HeldOut(statistics, scores, maxima)
@@ -188,19 +190,23 @@ def judge_images(
     """Image scores and map maxima of images, by one head that has not seen them."""
     judged = []
     with steps.step("Scoring held-out images", int(images.sum())) as advance:
-        for _, embeddings in _embeddings(features, np.flatnonzero(images).tolist(), settings):
-            judged.append(_judge(head, embeddings, head.search(embeddings), settings))
+        for image, embeddings in _embeddings(features, np.flatnonzero(images).tolist(), settings):
+            indices = head.search(embeddings)
+            judged.append(_judge(head, embeddings, indices, features.paths[image]))
             advance(len(judged))
     scores, maxima = np.array(judged).T
     return scores, maxima
 
 
 def _judge(
-    head: AnomalyHead, embeddings: Tensor, indices: Tensor, settings: HeadSettings
+    head: AnomalyHead, embeddings: Tensor, indices: Tensor, path: Path
 ) -> tuple[float, float]:
     """Image score and largest value of the map for one image ``[P, D]``."""
-    score, anomaly_map, _ = head.judge(embeddings.view(1, *settings.grid, -1), indices)
-    return float(score[0]), float(anomaly_map.max())
+    score, anomaly_map, _ = head.judge(embeddings.view(1, *head.grid, -1), indices)
+    found = float(score[0]), float(anomaly_map.max())
+    if not np.isfinite(found).all():
+        raise DataError(f"the held-out score of {path} is {found[0]}, expected a finite number")
+    return found
 
 
 def held_out_banks(

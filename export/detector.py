@@ -48,6 +48,7 @@ class AnomalyHead(nn.Module):
         neighbors: int,
     ) -> None:
         super().__init__()
+        self.grid = grid
         self.search = NearestNeighbors(memory_bank, neighbors)
         self.noise = AdaptiveNoise(statistics)
         self.score = create_score(score, self.search)

@@ -80,7 +80,7 @@ def extract_features(
 
     Raises:
         ImageReadError: a picture cannot be read, and ``on_unreadable`` is ``None``.
-        DataError: none of them can.
+        DataError: none of them can, or the backbone gives NaN or infinity for one; it is named.
     """
     patches = embedder.grid[0] * embedder.grid[1]
     device = next(embedder.network.parameters()).device
@@ -105,7 +105,9 @@ def extract_features(
             append(inherited.to(device))
         for read, frames in _batches(paths, embedder.size, batch_size, on_unreadable):
             if frames is not None:
-                append(embedder(torch.from_numpy(frames).to(device)).flatten(0, 2))
+                embedded = embedder(torch.from_numpy(frames).to(device))
+                _check_finite(embedded, read)
+                append(embedded.flatten(0, 2))
                 kept += read
             done = min(done + batch_size, len(paths))
             advance(done)
@@ -125,6 +127,15 @@ def read_frames(paths: tuple[Path, ...], size: ModelSize) -> Frame:
         ImageReadError: one cannot be read.
     """
     return np.stack([resize(read_image(path), size) for path in paths])
+
+
+def _check_finite(embedded: Tensor, paths: list[Path]) -> None:
+    finite = embedded.isfinite().flatten(1).all(1).tolist()
+    if not all(finite):
+        raise DataError(
+            f"the backbone gives NaN or infinite features for {paths[finite.index(False)]}. Its "
+            "weights are damaged, or do not fit it: give others with --weights"
+        )
 
 
 def _batches(

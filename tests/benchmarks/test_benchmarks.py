@@ -9,18 +9,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from patchline.benchmarks import influence_forms, report
+from patchline.benchmarks import influence_forms, report, scores, threshold_simulation
 from patchline.benchmarks.coreset import naive_by_differences, naive_by_product
 from patchline.benchmarks.influence import CLOSED, GIVEN, all_forms, ask, ratios, scale_to_all
 from patchline.benchmarks.influence_agreement import CENTRAL, FORWARD, check_agreement
 from patchline.benchmarks.influence_forms import Question
 from patchline.export.coreset import greedy_coreset
 from patchline.export.demo.pictures import write_demo_data
+from patchline.export.evaluation.result import Metrics
 from patchline.export.neighbors import NearestNeighbors
+from patchline.export.scores import SCORES
 from patchline.runtime.errors import ConfigurationError, ParityError
 
 QUESTION = ask(patches=40, rows=300, dimension=64, neighbors=9, channels=5)
@@ -252,3 +255,96 @@ def test_committed_results_are_strict_json_with_a_machine() -> None:
         document = json.loads(path.read_text(), parse_constant=pytest.fail)
         assert {"suite", "date", "machine", "results"} <= document.keys()
         assert document["machine"]["cpu"]
+
+
+TINY = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
+
+
+def test_scores_on_drawn_pictures(tmp_path: Path) -> None:
+    write_demo_data(tmp_path / "data", good=6, test_good=2, test_defective=4, size=(128, 128))
+    _run(
+        "scores", "--data", str(tmp_path / "data"), *TINY, "--ratios", "0.1",
+        "--neighbors", "1,3", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    results = _only_result(tmp_path / "out")["results"]
+    assert isinstance(results, dict)
+    cases = results["cases"]
+    # Two scores know no k; the two others have two each; and all of that with and without average.
+    assert len(cases) == 2 * (2 + 2 * 2)
+    keys = ("class_name", "coreset_ratio", "neighborhood", "score", "neighbors")
+    assert len({tuple(case[key] for key in keys) for case in cases}) == len(cases)
+    assert {case["score"] for case in cases} == set(SCORES)
+    for case in cases:
+        assert all(0 <= case[field.name] <= 1 for field in dataclasses.fields(Metrics))
+    assert len(results["means_over_classes"]) == len(cases)
+
+
+def test_means_over_classes_by_hand() -> None:
+    rows = [
+        {"class_name": name, "coreset_ratio": 0.1, "neighborhood": 3, "score": score,
+         "neighbors": None, "image_auroc": value, "aupro": value / 2}
+        for name, score, value in (("a", "x", 0.8), ("b", "x", 1.0), ("a", "y", 0.95))
+    ]  # fmt: skip
+    means = scores.means_over_classes(rows)
+    assert [(row["score"], row["classes"]) for row in means] == [("y", 1), ("x", 2)]
+    assert [row["image_auroc"] for row in means] == [0.95, 0.9]
+    assert means[1]["aupro"] == 0.45
+    assert "class_name" not in means[0]
+
+
+def test_scores_are_those_of_the_exported_model(tmp_path: Path) -> None:
+    """The benchmark takes a short way round the engine; it must not lead elsewhere."""
+    write_demo_data(tmp_path / "data", good=6, test_good=3, test_defective=6, size=(128, 128))
+    data = str(tmp_path / "data")
+    words = ("--ratios", "0.1", "--neighbors", "9", "--neighborhoods", "3")
+    _run("scores", "--data", data, *TINY, *words, "--out", str(tmp_path / "short"))
+    _run("accuracy", "--data", data, *TINY, "--coreset-ratio", "0.1", "--out", str(tmp_path / "e"))
+    short: Any = _only_result(tmp_path / "short")["results"]
+    exported: Any = _only_result(tmp_path / "e")["results"]
+    (case,) = (case for case in short["cases"] if case["score"] == "noise-response")
+    gasket = exported["classes"]["gasket"]
+    for field in dataclasses.fields(Metrics):
+        assert case[field.name] == pytest.approx(gasket[field.name], abs=2e-4), field.name
+
+
+def test_threshold_counts_false_alarms_and_finds(tmp_path: Path) -> None:
+    write_demo_data(tmp_path / "data", good=10, test_good=2, test_defective=4, size=(128, 128))
+    _run(
+        "threshold", "--data", str(tmp_path / "data"), *TINY, "--coreset-ratio", "0.1",
+        "--splits", "2", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    results: Any = _only_result(tmp_path / "out")["results"]
+    assert set(results["classes"]["gasket"]) == {"cross-fit", "calibration-split"}
+    for measured in results["classes"]["gasket"].values():
+        published, repeated = measured["test_set_as_published"], measured["random_splits"]
+        assert [row["asked_rate"] for row in published] == [0.05, 0.01, 0.001]
+        assert {(row["good"], row["defective"]) for row in published} == {(2, 4)}
+        assert {(row["good"], row["defective"]) for row in repeated} == {(8, 8)}  # 2 x 30 % of 12
+        for row in published + repeated:
+            assert row["realised_rate"] == pytest.approx(
+                row["false_alarms"] / row["good"], abs=1e-5
+            )
+            assert row["recall"] == pytest.approx(row["found"] / row["defective"], abs=1e-5)
+        thresholds = [row["threshold"] for row in repeated]
+        assert thresholds == sorted(thresholds)
+
+
+def test_the_simulation_counts_what_it_says() -> None:
+    found = np.array([[0.0, 2.0, 0.1, 0.3], [1.5, 2.0, 0.2, 0.1], [0.0, 0.9, 0.3, 0.2]])
+    outcome = threshold_simulation._outcome(found, 1.0)
+    assert (outcome.coverage, outcome.below, outcome.above) == (0.3333, 0.3333, 0.3333)
+    assert (outcome.mean_rate, outcome.mean_rate_plug_in) == (0.2, 0.2)
+
+
+def test_the_simulation_knows_the_laws() -> None:
+    law = threshold_simulation.LAWS["exponential"]
+    outcome = threshold_simulation.simulate(law, 100, (0.05,), draws=20, seed=0)[0.05]
+    assert outcome.coverage >= 0.75
+    assert 0.02 < outcome.mean_rate < 0.1
+
+
+def test_the_simulation_writes_every_case(tmp_path: Path) -> None:
+    _run("threshold_simulation", "--images", "20", "--draws", "2", "--out", str(tmp_path))
+    results: Any = _only_result(tmp_path)["results"]
+    laws, rates = threshold_simulation.LAWS, threshold_simulation.RATES
+    assert len(results["cases"]) == len(laws) * len(rates)

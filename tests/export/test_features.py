@@ -11,12 +11,14 @@ import torch
 
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.coreset import random_projection
+from patchline.export.datasets import good_pictures
 from patchline.export.features import TrainingFeatures, extract_features, read_frames
+from patchline.export.fit import FittedModel
 from patchline.runtime.errors import DataError, ImageReadError
 from patchline.runtime.image_file import read_image
 from patchline.runtime.preprocess import resize
 
-from .drawn import QUICK, write_good, write_modes, write_picture
+from .drawn import CLASS_NAME, QUICK, write_good, write_modes, write_picture
 
 PATCHES = 64
 
@@ -163,3 +165,37 @@ def test_sizes_and_modes_mix_in_one_batch(tmp_path: Path, embedder: PatchEmbedde
     found = extract(paths, embedder, batch_size=50)
     assert len(found.rows) == len(paths) * PATCHES
     assert torch.allclose(found.images(0, 1), found.images(3, 4), atol=1e-5)
+
+
+def test_features_that_are_no_numbers_name_the_picture(
+    drawn_data: Path, fitted: FittedModel
+) -> None:
+    paths = good_pictures(drawn_data, CLASS_NAME).paths
+    calls = []
+
+    class Overflowing(torch.nn.Module):
+        """The embedder, whose second batch of eight overflows in its third picture."""
+
+        grid, size, dimension = (8, 8), fitted.detector.embedder.size, 384
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = fitted.detector.embedder.network
+
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            calls.append(len(frames))
+            rows = torch.zeros(len(frames), 8, 8, 384)
+            if len(calls) == 2:
+                rows[2, 1, 1, 1] = torch.inf
+            return rows
+
+    with pytest.raises(DataError, match=r"infinite features for .*010\.png"):
+        extract_features(
+            paths,
+            Overflowing(),  # type: ignore[arg-type]
+            batch_size=8,
+            seed=0,
+            spill=None,
+            on_unreadable=None,
+            advance=lambda done: None,
+        )

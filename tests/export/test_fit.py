@@ -328,6 +328,20 @@ class TestCrossFit:
         # A mix-up of images would show: their scores differ.
         assert np.ptp(expected.map_maxima) > 0.02 * expected.map_maxima.max()
 
+    def test_a_score_that_is_no_number_names_the_picture(
+        self, features: TrainingFeatures, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judge = AnomalyHead.judge
+
+        def broken(head: AnomalyHead, *words: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            score, *maps = judge(head, *words)
+            same = torch.equal(words[0].flatten(), features.images(5, 6).flatten())
+            return (score * torch.nan if same else score, *maps)
+
+        monkeypatch.setattr(AnomalyHead, "judge", broken)
+        with pytest.raises(DataError, match=r"held-out score of .*005\.png is nan"):
+            cross_fit(features, head_settings("distance"), SilentSteps())
+
     def test_no_image_is_judged_by_a_bank_that_has_seen_it(
         self, features: TrainingFeatures
     ) -> None:
