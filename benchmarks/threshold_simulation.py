@@ -22,6 +22,7 @@ from scipy import stats
 from patchline.benchmarks.report import write_result
 from patchline.calibration.tail import NormalTail
 from patchline.runtime.cli.command import run_command
+from patchline.runtime.contract import Tail
 
 LAWS: dict[str, Any] = {
     "uniform": stats.uniform(),
@@ -65,16 +66,15 @@ def simulate(
     for _ in range(draws):
         scores = law.rvs(size=images, random_state=generator)
         tail = NormalTail(scores)
+        fit = tail.fit()
         for rate in rates:
             low, high = tail.interval(rate)
-            rows[rate].append(
-                (low, high, law.sf(tail.threshold(rate)), law.sf(_plug_in(tail, scores, rate)))
-            )
+            plug_in = _plug_in(fit, scores, rate)
+            rows[rate].append((low, high, law.sf(tail.threshold(rate)), law.sf(plug_in)))
     return {rate: _outcome(np.array(found), law.isf(rate)) for rate, found in rows.items()}
 
 
-def _plug_in(tail: NormalTail, scores: np.ndarray, rate: float) -> float:
-    fit = tail.fit()
+def _plug_in(fit: Tail, scores: np.ndarray, rate: float) -> float:
     share = fit.exceedances / len(scores)
     if rate >= share:
         return float(np.quantile(scores, 1 - rate))
@@ -94,7 +94,7 @@ def _outcome(found: np.ndarray, true: float) -> Outcome:
 
 def benchmark_threshold_simulation(
     images: Annotated[str, typer.Option(help="Numbers of good pictures.")] = "20,50,200,1000",
-    draws: Annotated[int, typer.Option(min=2, help="Samples of each law and number.")] = 400,
+    draws: Annotated[int, typer.Option(min=2, help="Samples of each law and number.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
 ) -> None:

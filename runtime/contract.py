@@ -178,13 +178,18 @@ class TrainingSet(_Section):
 
 
 class Parity(_Section):
-    """Largest differences between the exported file and the fitted module, on real frames."""
+    """Largest differences between the exported file and the fitted module, on real frames.
+
+    ``tied_patches`` have neighbours equally far but for rounding; what another choice among these
+    changes is not counted as a difference.
+    """
 
     frames: _Positive
     image_score_max_relative_error: _Finite
     anomaly_map_max_relative_error: _Finite
     influence_map_max_error: _Finite
     batch_max_relative_error: _Finite
+    tied_patches: _Count = 0
 
 
 class OnnxFile(_Section):

@@ -1,0 +1,138 @@
+"""Patches whose k-th and next neighbour are equally far but for rounding: two right answers.
+
+The mean distance hardly notices which of the two is taken, its Jacobian does. Two runtimes round
+the ranking differently and may each pick another one, so a comparison of them has to allow for
+what that changes, at those patches and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from patchline.export.detector import AnomalyHead, Detector
+from patchline.export.neighbors import NearestNeighbors
+from patchline.export.scores import Patches
+from patchline.runtime.preprocess import Frame
+
+TIE_SHARE = 2e-5
+"""Distances that differ by less than this share of the bank's mean norm are tied.
+
+Float32 products rank to about 1e-6 of it, and two runtimes' backbones differ by about 1e-5.
+"""
+
+_RIVALS = 4  # neighbours past the k-th that are looked at
+
+_Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TieAllowance:
+    """By how much each output may differ because of ties alone.
+
+    Attributes:
+        patches: tied patches.
+        outputs: float32 ``[B]``, ``[B, H, W]``, ``[B, H, W]``, in the contract's order.
+    """
+
+    patches: int
+    outputs: tuple[_Values, _Values, _Values]
+
+
+@torch.inference_mode()
+def tie_allowance(detector: Detector, frames: Frame) -> TieAllowance:
+    """What ties allow for frames uint8 ``[B, H, W, 3]``."""
+    head = detector.head
+    embeddings = detector.embedder(torch.from_numpy(frames))
+    rows = embeddings.flatten(0, 2)
+    grid = embeddings.shape[:3]
+    nearest = _more_neighbors(head, rows)
+    distances = _distances(head, rows, nearest)
+    tied = _tied_rows(distances, head)
+    scores, influence = torch.zeros(len(rows)), torch.zeros(len(rows))
+    if len(tied):
+        scores[tied], influence[tied] = _changes(head, rows[tied], nearest[tied], distances[tied])
+    map_change = head.to_anomaly_map(scores.view(grid))
+    image_change = torch.maximum(map_change.amax((1, 2)), scores.view(grid).amax((1, 2)))
+    image_change += _change_of_nearest(head, embeddings, nearest, distances)
+    changes = (image_change, map_change, head.to_influence_map(influence.view(grid)))
+    first, second, third = (change.numpy() for change in changes)
+    return TieAllowance(len(tied), (first, second, third))
+
+
+def _more_neighbors(head: AnomalyHead, rows: Tensor) -> Tensor:
+    bank = head.search.get_buffer("bank")[: head.search.rows]
+    found: Tensor = NearestNeighbors(bank, head.search.k + _RIVALS)(rows)
+    return found
+
+
+def _distances(head: AnomalyHead, rows: Tensor, nearest: Tensor) -> Tensor:
+    parts = [
+        (rows[start : start + 256].unsqueeze(1) - head.search.gather(nearest[start : start + 256]))
+        for start in range(0, len(rows), 256)
+    ]
+    return torch.cat([part.norm(dim=2) for part in parts])
+
+
+def _tied_rows(distances: Tensor, head: AnomalyHead) -> Tensor:
+    k = head.search.k
+    if distances.shape[1] <= k:  # the bank holds no rival
+        return torch.empty(0, dtype=torch.int64)
+    gap = distances[:, k] - distances[:, k - 1]
+    return (gap <= TIE_SHARE * head.mean_norm).nonzero().flatten()
+
+
+def _changes(
+    head: AnomalyHead, rows: Tensor, nearest: Tensor, distances: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Largest changes of score and influence norm ``[n]`` that other choices bring."""
+    k = head.search.k
+    tie = TIE_SHARE * head.mean_norm
+    before = head.patches(rows, nearest[:, :k])
+    scores, norms = head.score.patch_scores(before), before.influence.norm
+    score_change, norm_change = torch.zeros(len(rows)), torch.zeros(len(rows))
+    for rival in range(k, distances.shape[1]):
+        # What an exchange with each of the k brings at most, times the rivals that are tied.
+        reach = distances[:, rival] - distances[:, k - 1] <= tie
+        score_at_most, norm_at_most = torch.zeros(len(rows)), torch.zeros(len(rows))
+        for place in range(k):
+            swapped = nearest[:, :k].clone()
+            swapped[:, place] = nearest[:, rival]
+            after = head.patches(rows, swapped)
+            open_ = reach & (distances[:, k - 1] - distances[:, place] <= tie)
+            change = (head.score.patch_scores(after) - scores).abs() * open_
+            score_at_most = torch.maximum(score_at_most, change)
+            norm_at_most = torch.maximum(norm_at_most, (after.influence.norm - norms).abs() * open_)
+        score_change += score_at_most
+        norm_change += norm_at_most
+    return score_change, norm_change
+
+
+def _change_of_nearest(
+    head: AnomalyHead, embeddings: Tensor, nearest: Tensor, distances: Tensor
+) -> Tensor:
+    """What it brings ``[B]`` if the nearest row is another one (PatchCore's weight looks at it)."""
+    k = head.search.k
+    images = len(embeddings)
+    rows, indices = embeddings.flatten(0, 2), nearest[:, :k]
+    if k < 2:
+        return torch.zeros(images)
+    tied = distances[:, 1] - distances[:, 0] <= TIE_SHARE * head.mean_norm
+    swapped = indices.clone()
+    swapped[tied, :2] = indices[tied, :2].flip(1)
+    patches = head.patches(rows, indices)
+    scores = head.score.patch_scores(patches).view(embeddings.shape[:3])
+    return _image_difference(head, scores, patches, swapped)
+
+
+def _image_difference(
+    head: AnomalyHead, scores: Tensor, patches: Patches, indices: Tensor
+) -> Tensor:
+    anomaly_map, flat = head.to_anomaly_map(scores), scores.flatten(1)
+    found = head.score.image_scores(flat, anomaly_map, patches)
+    other = head.score.image_scores(flat, anomaly_map, replace(patches, indices=indices))
+    return (found - other).abs()
