@@ -8,6 +8,7 @@ import numpy.typing as npt
 from patchline.runtime.errors import DataError
 
 FOLDS = 5
+LEAST_TO_SPLIT = 4
 
 
 def assign_folds(images: int, seed: int, folds: int = FOLDS) -> npt.NDArray[np.int64]:
@@ -44,10 +45,11 @@ def assign_calibration(images: int, share: float, seed: int) -> npt.NDArray[np.b
     """
     if not 0 < share < 1:
         raise DataError(f"the calibration split is {share}, expected a share between 0 and 1")
-    if images < 4:
+    if images < LEAST_TO_SPLIT:
         raise DataError(
-            f"{images} good pictures are too few for a calibration split: at least 4 are needed, "
-            "and 100 or more to trust the threshold"
+            f"{images} good pictures are too few for a calibration split: at least "
+            f"{LEAST_TO_SPLIT} are needed, and 100 or more to trust the threshold. Leave the split "
+            "out: cross-fitting uses every picture twice"
         )
     count = min(max(round(share * images), 2), images - 2)
     held_out = np.zeros(images, np.bool_)

@@ -12,13 +12,16 @@ from patchline.runtime.contract import NormalScores, Threshold
 from patchline.runtime.errors import DataError
 
 DEFAULT_FALSE_ALARM_RATE = 0.05
+SMALLEST_RATE, LARGEST_RATE = 1e-6, 0.5
+"""What may be asked for: one in a million is a part a year, and half is no inspection."""
 
 Scores = npt.NDArray[np.float64]
-Source = Literal["cross-fit", "calibration-split", "line"]
+Source = Literal["cross-fit", "calibration-split", "mixed", "line"]
 
 _SOURCES: dict[Source, str] = {
     "cross-fit": "cross-fitted scores of good pictures",
     "calibration-split": "scores of good pictures kept out of the bank",
+    "mixed": "scores of good pictures, cross-fitted or kept out of the bank",
     "line": "scores of good pictures of the line",
 }
 
@@ -61,6 +64,7 @@ def derive_threshold(normal: NormalScores, false_alarm_rate: float) -> Threshold
         false_alarm_rate=false_alarm_rate,
         interval=images.interval(false_alarm_rate),
         supported_rate=images.supported_rate,
+        supported_value=images.threshold(images.supported_rate),
         tail=images.fit(),
     )
 
@@ -101,9 +105,15 @@ def caveat(threshold: Threshold, images: int) -> str | None:
     return (
         f"{images} good pictures support a false-alarm rate of {100 * supported:.3g} %, and "
         f"{100 * threshold.false_alarm_rate:.3g} % is asked: the threshold {threshold.value:.4g} "
-        f"is extrapolated from their tail (95 % interval {low:.4g} to {high:.4g}). Use at least "
-        f"{needed:,} pictures, or ask for --false-alarm-rate {_round_up(supported):g}"
+        f"is extrapolated from their tail (95 % interval {low:.4g} to {high:.4g}), and defects "
+        f"that score below it pass unseen. Use at least {needed:,} pictures, or ask for "
+        f"--false-alarm-rate {_round_up(supported):g}{_supported_value(threshold)}"
     )
+
+
+def _supported_value(threshold: Threshold) -> str:
+    value = threshold.supported_value
+    return "" if value is None else f", which needs a threshold of about {value:.4g}"
 
 
 def _round_up(rate: float) -> float:

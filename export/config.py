@@ -9,7 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from patchline.calibration.threshold import DEFAULT_FALSE_ALARM_RATE
+from patchline.calibration.threshold import (
+    DEFAULT_FALSE_ALARM_RATE,
+    LARGEST_RATE,
+    SMALLEST_RATE,
+)
 from patchline.export.scores import DEFAULT_SCORE, SCORES
 from patchline.runtime.contract import ModelSize
 from patchline.runtime.errors import ConfigurationError
@@ -41,7 +45,9 @@ class FitSettings(BaseModel):
     coreset_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     neighbors: Annotated[int, Field(ge=1, le=100)] = 9
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    false_alarm_rate: Annotated[float, Field(gt=0, le=0.5)] = DEFAULT_FALSE_ALARM_RATE
+    false_alarm_rate: Annotated[float, Field(ge=SMALLEST_RATE, le=LARGEST_RATE)] = (
+        DEFAULT_FALSE_ALARM_RATE
+    )
     calibration_split: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 8
     memory_budget_bytes: Annotated[int, Field(ge=1 << 20)] = 4 * _GIB

@@ -55,7 +55,8 @@ def export_model(fitted: FittedModel, settings: FitSettings, out: Path, steps: S
         parity = verify_parity(stage / name, fitted.detector, frames)
         advance(2)
         manifest = _write(graph, stage / name, describe(fitted, settings, parity))
-        save_state(TrainingState(fitted.memory_bank, manifest), state_path(stage / name))
+        state = TrainingState(fitted.memory_bank, manifest, fitted.picture_digests)
+        save_state(state, state_path(stage / name))
         # As a user will: digest, manifest against metadata, one frame.
         with open_engine(stage / name, provider="cpu") as engine:
             engine.infer(frames[:1])

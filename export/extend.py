@@ -10,6 +10,7 @@ ones were measured against the smaller bank, which makes them a little conservat
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,18 @@ import numpy as np
 
 from patchline.calibration.threshold import normal_scores
 from patchline.export.config import FitSettings, make_settings
-from patchline.export.datasets import GoodPictures, digest_of, pictures_in
+from patchline.export.datasets import GoodPictures, digest_of, picture_digests, pictures_in
 from patchline.export.state import TrainingState, load_state
 from patchline.export.weights import RANDOM, Weights
-from patchline.runtime.contract import Manifest, NormalScores, PictureSet, TrainingSet
+from patchline.runtime.contract import (
+    Manifest,
+    NormalScores,
+    PictureSet,
+    Threshold,
+    TrainingSet,
+    load_manifest,
+    manifest_path,
+)
 from patchline.runtime.errors import ConfigurationError, DataError, WeightsError
 
 _HUB = "hub:"
@@ -48,13 +57,21 @@ def load_base(out: Path, class_name: str) -> TrainingState:
     return state
 
 
-def settings_of(base: TrainingState, fields: dict[str, Any]) -> FitSettings:
+def settings_of(
+    base: TrainingState,
+    fields: dict[str, Any],
+    *,
+    false_alarm_rate: float | None = None,
+    config: Path | None = None,
+) -> FitSettings:
     """The settings a model was fitted with, and for the rest those that are given.
 
     Args:
         base: the model.
         fields: fields of :class:`FitSettings` that were given; what the model fixes may be
             among them if it says the same.
+        false_alarm_rate: unless given among the fields; the state's own by default.
+        config: file to name in messages about the fields.
 
     Raises:
         ConfigurationError: a field contradicts the model (all are named), or the backbone's
@@ -74,21 +91,44 @@ def settings_of(base: TrainingState, fields: dict[str, Any]) -> FitSettings:
         )
     own = {
         "weights": _weights(manifest, fields.get("weights")),
-        "false_alarm_rate": manifest.threshold.false_alarm_rate,
+        "false_alarm_rate": false_alarm_rate or manifest.threshold.false_alarm_rate,
         "calibration_split": _split(manifest),
     }
-    return make_settings(own | fields | fixed)
+    return make_settings(own | fields | fixed, config)
 
 
-def pictures_to_add(folder: Path, base: TrainingState) -> GoodPictures:
-    """The pictures of a plain folder, or of its ``train/good``.
+def pictures_to_add(folder: Path, base: TrainingState) -> tuple[GoodPictures, int]:
+    """The pictures of a plain folder, or of its ``train/good``, that the model does not have.
+
+    A picture that is in the bank already would be judged by its own rows, and lower the threshold.
+
+    Returns:
+        The new pictures, and how many were left out because the model has them.
 
     Raises:
-        DataError: there is none, or the model has them already.
+        DataError: there is no picture, or no new one.
     """
     pictures = pictures_in(folder, base.manifest.class_name)
     _refuse_known(digest_of(pictures.paths), base.manifest)  # before the work, not after it
-    return pictures
+    known = set(base.pictures)
+    digests = picture_digests(pictures.paths)
+    new = tuple(p for p, digest in zip(pictures.paths, digests, strict=True) if digest not in known)
+    if not new:
+        raise DataError(
+            f"all {len(pictures.paths)} pictures of {pictures.folder} are in "
+            f"{pictures.class_name} already: give --extend new ones"
+        )
+    return replace(pictures, paths=new), len(pictures.paths) - len(new)
+
+
+def current_threshold(out: Path, base: TrainingState) -> Threshold:
+    """The threshold in the manifest beside the model, which may be newer than the state's own.
+
+    Raises:
+        ManifestError: the manifest is there and damaged.
+    """
+    path = manifest_path(out / f"{base.manifest.class_name}.onnx")
+    return (load_manifest(path) if path.is_file() else base.manifest).threshold
 
 
 def check_weights(weights: Weights, manifest: Manifest) -> None:
@@ -109,15 +149,19 @@ def represented_images(base: TrainingState | None) -> int:
     return training.images - training.calibration_images
 
 
-def pooled_scores(normal: NormalScores, base: TrainingState | None) -> NormalScores:
-    """Held-out scores of the new pictures and of those before."""
+def pooled_scores(normal: NormalScores | None, base: TrainingState | None) -> NormalScores:
+    """Held-out scores of the new pictures, where there are any, and of those before."""
     if base is None:
+        if normal is None:
+            raise ValueError("a model that extends none has scores of its own")
         return normal
     before = base.manifest.normal_scores
+    if normal is None:
+        return before
     return normal_scores(
         np.array(before.scores + normal.scores),
         np.array(before.map_maxima + normal.map_maxima),
-        before.source if before.source == normal.source else "cross-fit",
+        before.source if before.source == normal.source else "mixed",
     )
 
 

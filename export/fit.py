@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchline.calibration.folds import assign_calibration
+from patchline.calibration.folds import LEAST_TO_SPLIT, assign_calibration
 from patchline.calibration.threshold import normal_scores, threshold_of_fit
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.config import FitSettings
@@ -21,7 +21,7 @@ from patchline.export.cross_fit import (
     held_out_statistics,
     judge_images,
 )
-from patchline.export.datasets import GoodPictures, digest_of
+from patchline.export.datasets import GoodPictures, digest_of, picture_digests
 from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.extend import (
     check_weights,
@@ -56,6 +56,7 @@ class FittedModel:
         threshold: found from them.
         training_set: what it was fitted on.
         pictures: the pictures that were read.
+        picture_digests: of all pictures behind the model, those of an extended one too.
         memory: what the fit held.
     """
 
@@ -67,6 +68,7 @@ class FittedModel:
     threshold: Threshold
     training_set: TrainingSet
     pictures: GoodPictures
+    picture_digests: tuple[str, ...]
     memory: MemoryPlan
 
 
@@ -147,6 +149,7 @@ def fit(
         threshold=threshold_of_fit(normal, settings.false_alarm_rate),
         training_set=training_set(added, chosen.calibration_images, base),
         pictures=GoodPictures(pictures.class_name, pictures.folder, features.paths),
+        picture_digests=(base.pictures if base else ()) + picture_digests(features.paths),
         memory=plan,
     )
 
@@ -159,7 +162,7 @@ class _Chosen:
     coreset_radius: float
     head: AnomalyHead
     statistics: DistanceStatistics
-    normal: NormalScores
+    normal: NormalScores | None
     calibration_images: int
 
 
@@ -177,15 +180,20 @@ def _choose(
         everything = np.ones(count, np.bool_)
         bank, radius = _bank(features, everything, shared, steps)
         head = shared.head(bank, held_out.statistics)
-        normal = normal_scores(held_out.image_scores, held_out.map_maxima, "cross-fit")
-        return _Chosen(bank, radius, head, held_out.statistics, normal, 0)
-    kept_out = assign_calibration(count, share, settings.seed)
+        crossed = normal_scores(held_out.image_scores, held_out.map_maxima, "cross-fit")
+        return _Chosen(bank, radius, head, held_out.statistics, crossed, 0)
+    if base is not None and count < LEAST_TO_SPLIT:  # all into the bank; the old scores stay
+        kept_out = np.zeros(count, np.bool_)
+    else:
+        kept_out = assign_calibration(count, share, settings.seed)
     # The statistics belong to the score, so the calibration images have no part in them either.
     statistics = known or held_out_statistics(features, ~kept_out, shared, steps)
     bank, radius = _bank(features, ~kept_out, shared, steps)
     head = shared.head(bank, statistics)
-    scores, maxima = judge_images(features, kept_out, head, shared, steps)
-    normal = normal_scores(scores, maxima, "calibration-split")
+    normal = None
+    if kept_out.any():
+        scores, maxima = judge_images(features, kept_out, head, shared, steps)
+        normal = normal_scores(scores, maxima, "calibration-split")
     return _Chosen(bank, radius, head, statistics, normal, int(kept_out.sum()))
 
 

@@ -18,6 +18,7 @@ from patchline.runtime.errors import ModelError
 
 _BANK = "memory_bank"
 _MANIFEST = "manifest"
+_PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,13 @@ class TrainingState:
     Attributes:
         memory_bank: float32 ``[M, D]``, in the order of picking.
         manifest: of the model it was exported as; holds statistics, scores and settings.
+        pictures: digests of the pictures it was fitted on, see
+            :func:`patchline.export.datasets.picture_digests`.
     """
 
     memory_bank: Tensor
     manifest: Manifest
+    pictures: tuple[str, ...] = ()
 
 
 def state_path(model: Path) -> Path:
@@ -40,9 +44,8 @@ def state_path(model: Path) -> Path:
 
 def save_state(state: TrainingState, path: Path) -> None:
     """Write the state; for a whole-or-nothing write, write into a staging folder."""
-    content = safetensors.torch.save(
-        {_BANK: state.memory_bank.contiguous()}, {_MANIFEST: state.manifest.to_json()}
-    )
+    metadata = {_MANIFEST: state.manifest.to_json(), _PICTURES: " ".join(state.pictures)}
+    content = safetensors.torch.save({_BANK: state.memory_bank.contiguous()}, metadata)
     path.write_bytes(content)
 
 
@@ -55,7 +58,8 @@ def load_state(path: Path) -> TrainingState:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_MANIFEST)
+            metadata = file.metadata() or {}
+            text = metadata.get(_MANIFEST)
             if text is None or _BANK not in file.keys():  # noqa: SIM118 (no mapping)
                 raise ModelError(f"{path} is no Patchline state: it holds no {_BANK} or manifest")
             bank: Tensor = file.get_tensor(_BANK)
@@ -67,4 +71,4 @@ def load_state(path: Path) -> TrainingState:
         raise ModelError(
             f"{path} holds a bank of {bank.dtype} {tuple(bank.shape)}, expected float32 {expected}"
         )
-    return TrainingState(bank, manifest)
+    return TrainingState(bank, manifest, tuple(metadata.get(_PICTURES, "").split()))

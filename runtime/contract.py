@@ -122,6 +122,7 @@ class Threshold(_Section):
             where the threshold was not derived from normal scores.
         supported_rate: the smallest rate that so many normal scores vouch for without their
             tail being extrapolated, 1 / (N + 1).
+        supported_value: the threshold for that rate.
         tail: the fit of image scores behind it; ``None`` where none was made.
         f1_max: beside it, where labelled pictures were at hand.
     """
@@ -132,6 +133,7 @@ class Threshold(_Section):
     false_alarm_rate: _Rate
     interval: tuple[_Finite, _Finite] | None = None
     supported_rate: _Rate | None = None
+    supported_value: _Finite | None = None
     tail: Tail | None = None
     f1_max: LabelledThreshold | None = None
 
@@ -140,15 +142,15 @@ class NormalScores(_Section):
     """Image scores of good pictures that the bank has not seen, in ascending order.
 
     ``source`` says how they were had: every picture judged by a bank without it (``cross-fit``),
-    pictures that never entered the bank that ships (``calibration-split``), or pictures of the
-    real line (``line``).
+    pictures that never entered the bank that ships (``calibration-split``), both (``mixed``: a
+    model that was extended another way than it was fitted), or pictures of the line (``line``).
     """
 
     scores: tuple[_Finite, ...] = Field(min_length=1)
     map_maxima: tuple[_Finite, ...] = Field(min_length=1)
     mean: _Finite
     std: _Finite
-    source: Literal["cross-fit", "calibration-split", "line"] = "cross-fit"
+    source: Literal["cross-fit", "calibration-split", "mixed", "line"] = "cross-fit"
 
 
 class PictureSet(_Section):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from patchline.runtime.errors import ImageReadError
 
 
+_DISTINCT_SHARE = 0.9
+
+
 class Provider(str, enum.Enum):
     """Where ONNX Runtime computes."""
 
@@ -68,17 +71,17 @@ def calibrate_threshold(
             "nothing to do: give --images with good pictures of the line, --false-alarm-rate, "
             "or --labelled"
         )
-    if false_alarm_rate is not None and not 0 < false_alarm_rate <= 0.5:
-        raise ConfigurationError(
-            f"the false-alarm rate is {false_alarm_rate}, expected a share above 0 and up to 0.5, "
-            "such as 0.001"
-        )
 
     from patchline.calibration.line import drift_of, recalibrated
-    from patchline.calibration.threshold import caveat
+    from patchline.calibration.threshold import LARGEST_RATE, SMALLEST_RATE, caveat
     from patchline.runtime.contract import manifest_path
     from patchline.runtime.engine import open_engine
 
+    if false_alarm_rate is not None and not SMALLEST_RATE <= false_alarm_rate <= LARGEST_RATE:
+        raise ConfigurationError(
+            f"the false-alarm rate is {false_alarm_rate}, expected a share of good frames from "
+            f"{SMALLEST_RATE:g} to {LARGEST_RATE:g}, such as 0.01"
+        )
     with open_engine(model, provider=provider.value, threads=threads) as engine:
         before = engine.manifest
         normal = _score_line(engine, images, skip_unreadable) if images else None
@@ -86,6 +89,8 @@ def calibrate_threshold(
     after = recalibrated(before, normal, false_alarm_rate, f1_max)
     drift = drift_of(normal, before) if normal else None
     _warn_of_drift(drift)
+    if normal is not None:
+        _warn_of_copies(normal)
     warning = caveat(after.threshold, len(after.normal_scores.scores))
     if warning is not None:
         print_warning(warning)
@@ -135,6 +140,16 @@ def _warn_of_drift(drift: Drift | None) -> None:
     )
 
 
+def _warn_of_copies(normal: NormalScores) -> None:
+    distinct, count = len(set(normal.scores)), len(normal.scores)
+    if distinct < _DISTINCT_SHARE * count:
+        print_warning(
+            f"the {count} pictures of the line have only {distinct} different scores: copies, or "
+            "frames of a part that stands still, count once. The false-alarm rate is that of fewer "
+            "pictures than it seems; use pictures of different parts"
+        )
+
+
 def _report(
     model: Path,
     before: Manifest,
@@ -174,8 +189,10 @@ def _rows(before: Manifest, after: Manifest, drift: Drift | None) -> list[tuple[
         ("threshold before", f"{old.value:.4g}: {old.rule}"),
         ("threshold now", f"{new.value:.4g}: {new.rule}"),
         ("95 % interval", f"{low:.4g} to {high:.4g}"),
-        ("lowest supported rate", f"{100 * (new.supported_rate or 0):.3g} %"),
     ]
+    if new.supported_rate is not None:
+        supported = f"{100 * new.supported_rate:.3g} %, at {new.supported_value or 0:.4g}"
+        rows.append(("lowest supported rate", supported))
     if drift is not None:
         alarms = f"{drift.false_alarms} of {drift.images}"
         rows.insert(1, ("  of the line's good pictures", f"{alarms} reach it"))

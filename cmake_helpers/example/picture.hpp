@@ -41,7 +41,7 @@ inline cv::Mat resize_to(const cv::Mat& image, int height, int width) {
   cv::Mat smaller, frame;
   // In two steps: OpenCV's area rule quietly turns bilinear when one of the sides grows.
   const cv::Size shrunk(std::min(image.cols, width), std::min(image.rows, height));
-  cv::resize(image, smaller, shrunk, 0, 0, cv::INTER_LINEAR);
+  cv::resize(image, smaller, shrunk, 0, 0, cv::INTER_AREA);
   cv::resize(smaller, frame, cv::Size(width, height), 0, 0, cv::INTER_LINEAR);
   return frame;
 }

@@ -105,7 +105,9 @@ def _table(results: Sequence[ClassResult]) -> Table:
         table.add_row(Text(result.name), *_figures(result.metrics), *_alarms(result.evaluation))
     if len(results) > 1:
         table.add_section()
-        table.add_row("mean", *_figures(mean_metrics(result.metrics for result in results)))
+        counted = sum(result.metrics != Metrics() for result in results)
+        label = "mean" if counted == len(results) else f"mean of {counted}"
+        table.add_row(label, *_figures(mean_metrics(result.metrics for result in results)))
     return table
 
 

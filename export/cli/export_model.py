@@ -152,7 +152,7 @@ def export_model(
     if extend is not None:
         if data is not None:
             print_warning(f"--data {data} is not read: --extend takes its pictures from {extend}")
-        _extend_class(names, extend, fields, out, as_json)
+        _extend_class(names, extend, fields, config, out, as_json)
         return
     settings = make_settings(fields, config)
     # Both before the first fit, so that a wrong name does not show after an hour.
@@ -173,9 +173,19 @@ def _check_extra() -> None:
 
 
 def _extend_class(
-    names: list[str], folder: Path, fields: dict[str, Any], out: Path, as_json: bool
+    names: list[str],
+    folder: Path,
+    fields: dict[str, Any],
+    config: Path | None,
+    out: Path,
+    as_json: bool,
 ) -> None:
-    from patchline.export.extend import load_base, pictures_to_add, settings_of
+    from patchline.export.extend import (
+        current_threshold,
+        load_base,
+        pictures_to_add,
+        settings_of,
+    )
 
     if len(set(names)) != 1:
         raise ConfigurationError(
@@ -183,10 +193,18 @@ def _extend_class(
             f"{', '.join(names)}. Extend them one by one"
         )
     base = load_base(out, names[0])
-    settings = settings_of(base, fields)
-    pictures = pictures_to_add(folder, base)
+    current = current_threshold(out, base)
+    settings = settings_of(base, fields, false_alarm_rate=current.false_alarm_rate, config=config)
+    pictures, known = pictures_to_add(folder, base)
+    if known:
+        print_warning(f"{known} pictures of {folder} are in the model already and are left out")
     check_writable(out)
     _export_class(pictures, settings, out, as_json, base)
+    if current != base.manifest.threshold:
+        print_warning(
+            f"the threshold {current.value:.4g} ({current.rule}) was of the smaller model and is "
+            "replaced. Calibrate again: calibrate-threshold --images with pictures of the line"
+        )
 
 
 def _export_class(
@@ -207,6 +225,12 @@ def _export_class(
     steps, started = ConsoleSteps(console), time.monotonic()
     fitted = fit(pictures, settings, steps, _warn_of_skipped, base)
     path = export_fitted(fitted, settings, out, steps)
+    copies = len(fitted.picture_digests) - len(set(fitted.picture_digests))
+    if copies:
+        print_warning(
+            f"{copies} of {len(fitted.picture_digests)} pictures are copies of others. A copy is "
+            "judged by a bank that has seen it, which lowers the threshold: remove them"
+        )
     warning = caveat(fitted.threshold, len(fitted.normal.scores))
     if warning is not None:
         print_warning(warning)

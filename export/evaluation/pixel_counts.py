@@ -74,12 +74,15 @@ def pixel_ranking(counts: PixelCounts) -> Ranking:
     """
     _check_defined(counts)
     # Places instead of scores: between two neighbouring floats there is no third for the gap.
-    places = np.arange(len(counts.defect_free))
-    place = np.concatenate([places[1::2], places])
-    weight = np.concatenate([counts.defective, counts.defect_free])
-    is_defective = np.arange(len(place)) < len(counts.levels)
-    occurs = weight > 0
-    return rank(is_defective[occurs], place[occurs], weight[occurs])
+    # Small types and no empty gaps: scikit-learn makes some ten arrays of this length.
+    occupied = np.flatnonzero(counts.defect_free).astype(np.int32)
+    places = np.arange(1, len(counts.defect_free), 2, dtype=np.int32)
+    place = np.concatenate([places, occupied])
+    weight = np.concatenate([counts.defective, counts.defect_free[occupied]]).astype(np.float64)
+    is_defective = np.zeros(len(place), bool)
+    is_defective[: len(places)] = True
+    del places, occupied
+    return rank(is_defective, place, weight)
 
 
 def _check_defined(counts: PixelCounts) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from patchline.export.evaluation.result import Curve
 
@@ -34,21 +34,25 @@ class Ranking:
 def rank(
     is_defective: npt.NDArray[np.bool_],
     scores: npt.NDArray[Any],
-    counts: npt.NDArray[np.int64] | None = None,
+    counts: npt.NDArray[np.float64] | None = None,
 ) -> Ranking:
     """Evaluate a ranking.
 
     Args:
         is_defective: bool ``[N]``, both kinds present.
         scores: ``[N]``, finite, larger is more anomalous; only their order counts.
-        counts: int64 ``[N]``, how often each occurs; once by default.
+        counts: float64 ``[N]``, how often each occurs, at least 1; once by default.
     """
-    fpr, tpr, _ = roc_curve(is_defective, scores, sample_weight=counts)
+    # One after the other, and no longer than it is needed: over pixels these arrays are large.
     precision, recall, _ = precision_recall_curve(is_defective, scores, sample_weight=counts)
     f1_max = _f1_max(precision, recall)
+    # The definition of average_precision_score, which would sort everything once more.
+    ap = float(-np.sum(np.diff(recall) * precision[:-1]))
+    del precision, recall
+    fpr, tpr, _ = roc_curve(is_defective, scores, sample_weight=counts)
     return Ranking(
         auroc=float(auc(fpr, tpr)),
-        ap=float(average_precision_score(is_defective, scores, sample_weight=counts)),
+        ap=max(ap, 0.0),
         f1_max=f1_max,
         iou_max=f1_max / (2 - f1_max),  # TP / (TP + FP + FN) rises with 2 TP / (2 TP + FP + FN)
         roc=Curve(np.asarray(fpr, np.float64), np.asarray(tpr, np.float64)),
@@ -56,5 +60,6 @@ def rank(
 
 
 def _f1_max(precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64]) -> float:
-    found = recall > 0  # F1 is 0 elsewhere, and 0 / 0 at the curve's end
-    return float((2 * precision[found] * recall[found] / (precision[found] + recall[found])).max())
+    # F1 is 0 where recall is, and 0 / 0 at the curve's end.
+    total = np.maximum(precision + recall, np.finfo(np.float64).tiny)
+    return float(np.max(2 * precision * recall / total))

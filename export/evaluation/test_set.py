@@ -37,7 +37,7 @@ class TestSet:
     Attributes:
         pictures: good ones first; may be empty.
         masks: picture -> its mask, bool ``[H, W]`` at model size: one for every defective
-            picture, or none at all where there are no masks or one of them is wrong.
+            picture, or none at all where there are no masks or one of them is wrong or missing.
         problems: sentences about masks that are missing or wrong; the files are named.
         notes: sentences about what is simply not there.
     """
@@ -65,8 +65,7 @@ def load_test_set(data: Path, class_name: str, model_size: ModelSize) -> TestSet
     checks = _MaskChecks(data, model_size)
     checks.pair(pictures, files)
     masks = {p.path: mask for p in pictures if (mask := checks.mask_of(p)) is not None}
-    problems = checks.sentences()
-    return TestSet(pictures, {} if problems else masks, problems, ())
+    return TestSet(pictures, masks if checks.are_enough else {}, checks.sentences(), ())
 
 
 class _MaskChecks:
@@ -119,6 +118,11 @@ class _MaskChecks:
         self._add(fault, path, found if fault is MaskFault.OTHER_SIZE else "")
         return None
 
+    @property
+    def are_enough(self) -> bool:
+        """Whether every picture has its mask; one that belongs to no picture does no harm."""
+        return not self._faults.keys() - {MaskFault.WITHOUT_PICTURE}
+
     def sentences(self) -> tuple[str, ...]:
         """One sentence per kind of fault; three files each are named."""
         return tuple(
@@ -160,9 +164,14 @@ def _mask_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _note_of_no_masks(folder: Path, pictures: tuple[TestPicture, ...]) -> tuple[str, ...]:
-    if not any(picture.is_defective for picture in pictures):
+    defective = [
+        picture.path.relative_to(folder.parent).as_posix()
+        for picture in pictures
+        if picture.is_defective
+    ]
+    if not defective:
         return ()
     return (
         f"there are no masks in {folder / 'ground_truth'}: image metrics are given, pixel metrics "
-        "are not",
+        f"are not. Defective pictures without a mask ({len(defective)}): {_first(defective)}",
     )

@@ -114,6 +114,12 @@ class TestLine:
         assert "all 30 scores" in done.sentence and "camera that stands still" in done.sentence
         assert lamp.with_suffix(".json").read_bytes() == before
 
+    def test_copies_are_said(self, call: Call, lamp: Path, write: Write) -> None:
+        write("line", [*range(40, 60)] * 2)
+        done = call("--model", lamp, "--images", lamp.parents[1] / "line")
+        assert done.status == 0
+        assert "the 40 pictures of the line have only 20 different scores" in done.stderr
+
     def test_an_unreadable_picture(self, call: Call, lamp: Path, write: Write) -> None:
         write("line", range(40, 70))[3].write_bytes(b"broken")
         words = ("--model", lamp, "--images", lamp.parents[1] / "line")
@@ -166,10 +172,10 @@ class TestLabelled:
 
 
 class TestRefused:
-    @pytest.mark.parametrize("rate", ["0", "1", "-0.1", "0.51", "nan"])
+    @pytest.mark.parametrize("rate", ["0", "1", "-0.1", "0.51", "nan", "1e-300", "9e-7"])
     def test_a_rate_out_of_range(self, call: Call, lamp: Path, rate: str) -> None:
         done = call("--model", lamp, "--false-alarm-rate", rate)
-        assert done.status == 1 and "above 0 and up to 0.5" in done.sentence
+        assert done.status == 1 and "from 1e-06 to 0.5" in done.sentence
 
     def test_nothing_to_do(self, call: Call, lamp: Path) -> None:
         assert "nothing to do" in call("--model", lamp).sentence

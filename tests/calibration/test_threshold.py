@@ -120,14 +120,16 @@ class TestSupport:
             "50 good pictures support a false-alarm rate of 1.96 %, and 0.1 % is asked" in sentence
         )
         assert "at least 999 pictures" in sentence
-        assert "--false-alarm-rate 0.02" in sentence
+        assert "--false-alarm-rate 0.02, which needs a threshold of about" in sentence
+        assert "defects that score below it pass unseen" in sentence
+        assert threshold.supported_value == derive_threshold(scores_of(50), 1 / 51).value
 
     @pytest.mark.parametrize("count", [3, 18, 49, 66, 209, 998])
     def test_the_rate_it_advises_is_supported(self, count: int) -> None:
         normal = scores_of(count)
         sentence = caveat(derive_threshold(normal, 1e-4), count)
         assert sentence is not None
-        advised = float(sentence.split("--false-alarm-rate ")[1])
+        advised = float(sentence.split("--false-alarm-rate ")[1].split(",")[0])
         assert caveat(derive_threshold(normal, advised), count) is None
         assert advised <= 1.15 / (count + 1)
 

@@ -203,9 +203,11 @@ class TestScores:
         assert lines(result)[0]["score"] == pytest.approx(expected_score(picture), abs=1 / 255)
 
     def test_sixteen_bits_by_a_fixed_factor(self, model: Model) -> None:
-        picture = noise().astype(np.uint16) * 128  # half as bright as it could be
+        eight = 128 + noise() // 4  # no black and no white: stretching would show
+        picture = eight.astype(np.uint16) * 257
         found = lines(model.score(model.picture("a.ppm", picture)))
-        assert found[0]["score"] == pytest.approx(expected_score(picture), abs=1 / 255)
+        assert found[0]["score"] == pytest.approx(expected_score(eight), abs=1e-6)
+        assert found[0]["score"] == pytest.approx(expected_score(picture), abs=1e-6)
 
     def test_gray(self, model: Model) -> None:
         gray = noise()[..., 0]

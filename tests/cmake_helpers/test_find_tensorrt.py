@@ -170,6 +170,13 @@ class TestLayouts:
         library = machine.root / "b/libnvinfer.so"
         assert_found(found, "tensorrt", "10.3.0.30", library, machine.root / "a")
 
+    def test_the_headers_of_a_library_that_was_given(self, machine: Machine) -> None:
+        tar = machine.root / "opt/TensorRT-10.3.0.30"
+        library = tar / f"targets/{X86}/lib/libnvinfer.so"
+        tensorrt(tar / "include", library.parent)
+        found = machine.find("REQUIRED", f"-DTensorRT_LIBRARY={library}")
+        assert_found(found, "tensorrt", "10.3.0.30", library, tar / "include")
+
 
 class TestFlavours:
     @pytest.mark.parametrize(

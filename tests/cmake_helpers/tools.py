@@ -55,7 +55,7 @@ def configure(
     text += f"project(probe LANGUAGES {languages})\n"
     text += f'list(APPEND CMAKE_MODULE_PATH "{HELPERS}")\n{lines}\n'
     (folder / "CMakeLists.txt").write_text(text, encoding="utf-8")
-    return run(["cmake", "-S", folder, "-B", folder / "build", *definitions], **env)
+    return run(["cmake", "-S", folder, "-B", folder / "build", *definitions], None, **env)
 
 
 def write(path: Path, text: str = "") -> Path:

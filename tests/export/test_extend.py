@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def extended(base: TrainingState, added: Path) -> FittedModel:
-    pictures = pictures_to_add(added, base)
+    pictures, _ = pictures_to_add(added, base)
     return fit(pictures, settings_of(base, {"device": "cpu"}), SilentSteps(), refuse, base)
 
 
@@ -113,7 +114,7 @@ class TestScores:
     ) -> None:
         path = write_good(tmp_path, 1, first_seed=5000)[0]
         one = fit(
-            pictures_to_add(tmp_path, base),
+            pictures_to_add(tmp_path, base)[0],
             settings_of(base, {"device": "cpu"}),
             SilentSteps(),
             refuse,
@@ -141,11 +142,31 @@ class TestScores:
         state = load_state(path.with_suffix(".safetensors"))
         grown_settings = settings_of(state, {"device": "cpu"})
         assert grown_settings.calibration_split == pytest.approx(0.25)
-        grown = fit(pictures_to_add(added, state), grown_settings, SilentSteps(), refuse, state)
+        grown = fit(pictures_to_add(added, state)[0], grown_settings, SilentSteps(), refuse, state)
         assert grown.training_set.calibration_images == 3 + 2
         assert len(grown.normal.scores) == 5 and grown.normal.source == "calibration-split"
         rows = coreset_size((9 + 4) * PATCHES, QUICK.coreset_ratio)
         assert len(grown.memory_bank) == rows
+        # Too few to split: all of them enter the bank, and the scores stay those there were.
+        write_good(tmp_path / "one", 1, first_seed=7000)
+        one = fit(
+            pictures_to_add(tmp_path / "one", state)[0],
+            grown_settings,
+            SilentSteps(),
+            refuse,
+            state,
+        )
+        assert one.normal == state.manifest.normal_scores
+        assert (one.training_set.images, one.training_set.calibration_images) == (13, 3)
+        assert len(one.memory_bank) == coreset_size(10 * PATCHES, QUICK.coreset_ratio)
+
+    def test_scores_had_in_two_ways_are_called_mixed(
+        self, base: TrainingState, added: Path
+    ) -> None:
+        settings = settings_of(base, {"device": "cpu", "calibration_split": 0.5})
+        mixed = fit(pictures_to_add(added, base)[0], settings, SilentSteps(), refuse, base)
+        assert mixed.normal.source == "mixed"
+        assert len(mixed.normal.scores) == OLD + 3
 
 
 class TestRecord:
@@ -168,7 +189,7 @@ class TestRecord:
         state = load_state(path.with_suffix(".safetensors"))
         write_good(tmp_path / "third", 2, first_seed=6000)
         again = fit(
-            pictures_to_add(tmp_path / "third", state),
+            pictures_to_add(tmp_path / "third", state)[0],
             settings_of(state, {"device": "cpu"}),
             SilentSteps(),
             refuse,
@@ -182,6 +203,25 @@ class TestRecord:
     ) -> None:
         with pytest.raises(DataError, match="these very pictures already"):
             pictures_to_add(drawn_data / CLASS_NAME, base)
+
+    def test_pictures_that_it_has_are_left_out_of_a_folder_of_both(
+        self, base: TrainingState, drawn_data: Path, added: Path, tmp_path: Path
+    ) -> None:
+        for folder in (drawn_data / CLASS_NAME / "train" / "good", added):
+            for path in folder.iterdir():
+                shutil.copy(path, tmp_path / f"{folder.name}-{path.name}")
+        pictures, known = pictures_to_add(tmp_path, base)
+        assert known == OLD
+        assert [path.name for path in pictures.paths] == [
+            f"{added.name}-{path.name}" for path in sorted(added.iterdir())
+        ]
+
+    def test_a_part_of_the_pictures_it_has_is_refused(
+        self, base: TrainingState, drawn_data: Path, tmp_path: Path
+    ) -> None:
+        shutil.copy(drawn_data / CLASS_NAME / "train" / "good" / "003.png", tmp_path)
+        with pytest.raises(DataError, match=r"all 1 pictures of .* are in gasket already"):
+            pictures_to_add(tmp_path, base)
 
     def test_no_pictures(self, base: TrainingState, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="holds no png"):
@@ -222,7 +262,7 @@ class TestSettings:
         )
         with pytest.raises(WeightsError, match="Give --weights the same file"):
             fit(
-                pictures_to_add(added, state),
+                pictures_to_add(added, state)[0],
                 settings_of(state, {"device": "cpu"}),
                 SilentSteps(),
                 refuse,
@@ -290,6 +330,35 @@ class TestCommand:
             "--cls", CLASS_NAME, "--extend", added, "--out", model.parent, "--data", "/nowhere"
         )
         assert done.status == 0 and "--data /nowhere is not read" in done.stderr
+
+    def test_a_threshold_of_the_line_is_not_thrown_away_in_silence(
+        self, call: Any, model: Path, added: Path
+    ) -> None:
+        path = model.with_suffix(".json")
+        before = load_manifest(path)
+        line = derive_threshold(before.normal_scores.model_copy(update={"source": "line"}), 0.2)
+        before.model_copy(update={"threshold": line}).save(path)
+        done = call("--cls", CLASS_NAME, "--extend", added, "--out", model.parent)
+        assert done.status == 0, done.stderr
+        assert f"the threshold {line.value:.4g}" in done.stderr
+        assert "Calibrate again" in done.stderr
+        assert load_manifest(path).threshold.false_alarm_rate == 0.2  # the rate is kept
+
+    def test_an_unchanged_threshold_needs_no_word(
+        self, call: Any, model: Path, added: Path
+    ) -> None:
+        done = call("--cls", CLASS_NAME, "--extend", added, "--out", model.parent)
+        assert "Calibrate again" not in done.stderr
+
+    def test_known_pictures_are_said_to_be_left_out(
+        self, call: Any, model: Path, added: Path, drawn_data: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(added, tmp_path / "both")
+        known = drawn_data / CLASS_NAME / "train" / "good" / "000.png"
+        shutil.copy(known, tmp_path / "both" / "old.png")
+        done = call("--cls", CLASS_NAME, "--extend", tmp_path / "both", "--out", model.parent)
+        assert "1 pictures of" in done.stderr and "in the model already" in done.stderr
+        assert "18 = 12 + 6" in done.stdout
 
     def test_one_class_at_a_time(self, call: Any, model: Path, added: Path) -> None:
         done = call("--cls", CLASS_NAME, "lid", "--extend", added, "--out", model.parent)

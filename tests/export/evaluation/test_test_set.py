@@ -110,7 +110,10 @@ def test_three_files_are_named_and_the_others_counted(tmp_path: Path) -> None:
 )
 def test_a_mask_without_a_test_picture(lamps: Path, where: str) -> None:
     write(lamps / "ground_truth" / where, box())
-    assert f"masks without a test picture (1): lamp/ground_truth/{where}." in problem(lamps)
+    found = load(lamps)
+    (sentence,) = found.problems
+    assert f"masks without a test picture (1): lamp/ground_truth/{where}." in sentence
+    assert len(found.masks) == 4  # it harms no figure
 
 
 def test_two_masks_for_one_picture(lamps: Path, masks: Path) -> None:
