@@ -88,6 +88,8 @@ def _runner(module: nn.Module, size: ModelSize, path: Path, threads: int, frame:
     save_onnx(to_onnx(module.eval(), size), path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that spin after a run would slow the other graph, which is timed next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {contract.FRAMES: frame})
 
