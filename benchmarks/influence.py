@@ -22,7 +22,7 @@ from patchline.benchmarks import influence_forms as forms
 from patchline.benchmarks.influence_agreement import CENTRAL, FORWARD, check_agreement
 from patchline.benchmarks.influence_forms import MeanDistance, Question
 from patchline.benchmarks.report import alternate, summarize, write_result
-from patchline.export.influence import closed_form_influence
+from patchline.export.influence import closed_form_influence, influence_of_rows
 from patchline.export.neighbors import NearestNeighbors
 from patchline.runtime.cli.command import run_command
 from patchline.runtime.errors import ConfigurationError
@@ -104,14 +104,15 @@ def ask(patches: int, rows: int, dimension: int, neighbors: int, channels: int) 
 def all_forms(question: Question) -> dict[str, Callable[[], Tensor]]:
     """All that is timed, by name; loops give ``[N, C]`` (their channels), the others ``[N, D]``."""
     embeddings, search = question.embeddings, question.search
-    found = search.gather(search(embeddings))
+    indices = search(embeddings)
     module = forms.ClosedForm(search)
     ours = forms.after_search(search, forms.by_differences)
     by_cdist = forms.through_cdist(question.memory_bank, search.k)
-    given = {
-        "autograd": forms.by_differences(found),
-        "autograd, cdist": forms.by_small_cdist(found),
-    }
+
+    # Every form is given the indices and gathers the rows itself, as it would after a search.
+    def given(mean_distance: Callable[[Tensor], MeanDistance]) -> MeanDistance:
+        return mean_distance(search.gather(indices))
+
     forward = partial(forms.forward_differences, question=question)
     return {
         CLOSED: lambda: module(embeddings),
@@ -120,9 +121,14 @@ def all_forms(question: Question) -> dict[str, Callable[[], Tensor]]:
         FORWARD: lambda: forward(ours),
         f"{FORWARD}, cdist": lambda: forward(by_cdist),
         CENTRAL: lambda: forms.central_differences(ours, question),
-        GIVEN + CLOSED: lambda: closed_form_influence(embeddings, found).jacobian,
-        **_autograd_forms({GIVEN + name: mean for name, mean in given.items()}, embeddings),
-        GIVEN + FORWARD: lambda: forward(given["autograd"]),
+        GIVEN + CLOSED: lambda: influence_of_rows(embeddings, search.gather, indices).jacobian,
+        f"{GIVEN}autograd": lambda: forms.autograd_jacobian(
+            given(forms.by_differences), embeddings
+        ),
+        f"{GIVEN}autograd, cdist": lambda: forms.autograd_jacobian(
+            given(forms.by_small_cdist), embeddings
+        ),
+        GIVEN + FORWARD: lambda: forward(given(forms.by_differences)),
     }
 
 
