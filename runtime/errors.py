@@ -13,6 +13,7 @@
     │   ├── ManifestError          manifest missing, edited, of a newer version (names the field)
     │   └── ParityError            the exported file does not compute what was fitted
     ├── EngineError                an engine that cannot be opened or run
+    │   ├── BuildError             TensorRT makes no plan from a model
     │   └── MissingExtraError      an optional package is not installed (gives the pip command)
     ├── SourceError                a camera, stream, video or folder
     │   └── SourceOpenError        it does not open
@@ -66,6 +67,10 @@ class ParityError(ModelError):
 
 class EngineError(PatchlineError):
     """An engine cannot be opened or run."""
+
+
+class BuildError(EngineError):
+    """TensorRT makes no plan from a model; the message says why and what to try."""
 
 
 class MissingExtraError(EngineError):
