@@ -16,7 +16,6 @@ from torch import Tensor
 
 from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.neighbors import NearestNeighbors
-from patchline.export.scores import Patches
 from patchline.runtime.preprocess import Frame
 
 TIE_SHARE = 2e-5
@@ -56,10 +55,11 @@ def tie_allowance(detector: Detector, frames: Frame) -> TieAllowance:
     scores, influence = torch.zeros(len(rows)), torch.zeros(len(rows))
     if len(tied):
         scores[tied], influence[tied] = _changes(head, rows[tied], nearest[tied], distances[tied])
-    map_change = head.to_anomaly_map(scores.view(grid))
-    image_change = torch.maximum(map_change.amax((1, 2)), scores.view(grid).amax((1, 2)))
-    image_change += _change_of_nearest(head, embeddings, nearest, distances)
-    changes = (image_change, map_change, head.to_influence_map(influence.view(grid)))
+    changes = (
+        _image_change(head, rows, nearest, distances, scores.view(grid)),
+        head.to_anomaly_map(scores.view(grid)),
+        head.to_influence_map(influence.view(grid)),
+    )
     first, second, third = (change.numpy() for change in changes)
     return TieAllowance(len(tied), (first, second, third))
 
@@ -112,27 +112,40 @@ def _changes(
     return score_change, norm_change
 
 
-def _change_of_nearest(
-    head: AnomalyHead, embeddings: Tensor, nearest: Tensor, distances: Tensor
+def _image_change(
+    head: AnomalyHead, rows: Tensor, nearest: Tensor, distances: Tensor, change: Tensor
 ) -> Tensor:
-    """What it brings ``[B]`` if the nearest row is another one (PatchCore's weight looks at it)."""
-    k = head.search.k
-    images = len(embeddings)
-    rows, indices = embeddings.flatten(0, 2), nearest[:, :k]
-    if k < 2:
-        return torch.zeros(images)
-    tied = distances[:, 1] - distances[:, 0] <= TIE_SHARE * head.mean_norm
-    swapped = indices.clone()
-    swapped[tied, :2] = indices[tied, :2].flip(1)
+    """By how much image scores ``[B]`` may differ, from changes of patch scores ``[B, h, w]``."""
+    indices = nearest[:, : head.search.k]
     patches = head.patches(rows, indices)
-    scores = head.score.patch_scores(patches).view(embeddings.shape[:3])
-    return _image_difference(head, scores, patches, swapped)
+    scores = head.score.patch_scores(patches).view(change.shape)
+    anomaly_map, map_change = head.to_anomaly_map(scores), head.to_anomaly_map(change)
+    # An image score is the largest of either; ties elsewhere do not move it.
+    largest = torch.maximum(
+        _change_of_largest(anomaly_map, map_change), _change_of_largest(scores, change)
+    )
+    swapped = _nearest_swapped(head, indices, distances)
+    found, other = (
+        head.score.image_scores(scores.flatten(1), anomaly_map, replace(patches, indices=chosen))
+        for chosen in (indices, swapped)
+    )
+    return largest + (found - other).abs()
 
 
-def _image_difference(
-    head: AnomalyHead, scores: Tensor, patches: Patches, indices: Tensor
-) -> Tensor:
-    anomaly_map, flat = head.to_anomaly_map(scores), scores.flatten(1)
-    found = head.score.image_scores(flat, anomaly_map, patches)
-    other = head.score.image_scores(flat, anomaly_map, replace(patches, indices=indices))
-    return (found - other).abs()
+def _change_of_largest(values: Tensor, change: Tensor) -> Tensor:
+    """By how much the largest of ``values [B, ...]`` moves if each may move by ``change``."""
+    axes = (1, 2)
+    before = values.amax(axes)
+    return torch.maximum(
+        (values + change).amax(axes) - before, before - (values - change).amax(axes)
+    )
+
+
+def _nearest_swapped(head: AnomalyHead, indices: Tensor, distances: Tensor) -> Tensor:
+    """``indices [N, k]`` with the nearest two exchanged where they tie: PatchCore's weight looks
+    at what lies around the nearest."""
+    swapped = indices.clone()
+    if head.search.k > 1:
+        tied = distances[:, 1] - distances[:, 0] <= TIE_SHARE * head.mean_norm
+        swapped[tied, :2] = indices[tied, :2].flip(1)
+    return swapped

@@ -110,6 +110,14 @@ def test_it_allows_nothing_far_from_the_tied_patch() -> None:
     assert (heat[0, 28:, 28:] == 0).all() and (influence[0, 28:, 28:] == 0).all()
 
 
+def test_an_image_score_is_allowed_nothing_where_its_worst_patch_is_not_tied() -> None:
+    # Patch 5 lies near its rows, and all others far from any.
+    embeddings, bank = scene(1e-6)
+    detector = detector_of(embeddings, bank)
+    scores, heat, _ = allow(detector).outputs
+    assert heat.max() > 0 and scores[0] == 0
+
+
 def test_it_allows_no_more_than_the_exchange_changes() -> None:
     embeddings, bank = scene(1e-6)
     detector = detector_of(embeddings, bank)
