@@ -84,7 +84,26 @@ def test_any_manifest_survives_json(
     assert parse_manifest(manifest.to_json(), "x") == manifest
 
 
-@pytest.mark.parametrize("path", list(field_paths(DOCUMENT)), ids=".".join)
+LATER = {
+    ("threshold", "interval"),
+    ("threshold", "supported_rate"),
+    ("threshold", "supported_value"),
+    ("threshold", "tail"),
+    ("threshold", "f1_max"),
+    ("normal_scores", "source"),
+    ("training_set", "calibration_images"),
+    ("training_set", "parts"),
+    ("parity", "tied_patches"),
+}
+"""Fields that manifests of the first version may lack."""
+
+
+@pytest.mark.parametrize("path", sorted(LATER), ids=".".join)
+def test_a_field_that_came_later_has_a_default(path: tuple[str, ...]) -> None:
+    assert parse_manifest(changed(path), "x") == full_manifest()
+
+
+@pytest.mark.parametrize("path", sorted(set(field_paths(DOCUMENT)) - LATER), ids=".".join)
 def test_a_missing_field_is_named(path: tuple[str, ...]) -> None:
     with pytest.raises(ManifestError, match=rf"x.json.*{path[-1]}"):
         parse_manifest(changed(path), "x.json")
