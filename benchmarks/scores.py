@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -181,7 +181,7 @@ def _evaluate(
     score: str,
     k: int,
 ) -> Metrics:
-    head = HeadSettings(**(vars(settings) | {"score": score, "neighbors": k})).head(bank, frozen)
+    head = replace(settings, score=score, neighbors=k).head(bank, frozen)
     scores, maps = [], []
     for embedded, nearest in zip(judged.embeddings, judged.nearest, strict=True):
         image_score, anomaly_map, _ = head.judge(

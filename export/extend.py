@@ -18,7 +18,7 @@ import numpy as np
 
 from patchline.calibration.threshold import normal_scores
 from patchline.export.config import FitSettings, make_settings
-from patchline.export.datasets import GoodPictures, digest_of, picture_digests, pictures_in
+from patchline.export.datasets import GoodPictures, picture_digests, pictures_in
 from patchline.export.state import TrainingState, load_state
 from patchline.export.weights import RANDOM, Weights
 from patchline.runtime.contract import (
@@ -109,7 +109,6 @@ def pictures_to_add(folder: Path, base: TrainingState) -> tuple[GoodPictures, in
         DataError: there is no picture, or no new one.
     """
     pictures = pictures_in(folder, base.manifest.class_name)
-    _refuse_known(digest_of(pictures.paths), base.manifest)  # before the work, not after it
     known = set(base.pictures)
     digests = picture_digests(pictures.paths)
     new = tuple(p for p, digest in zip(pictures.paths, digests, strict=True) if digest not in known)
@@ -168,14 +167,9 @@ def pooled_scores(normal: NormalScores | None, base: TrainingState | None) -> No
 def training_set(
     added: PictureSet, calibration_images: int, base: TrainingState | None
 ) -> TrainingSet:
-    """What a model was fitted on, counting every part of it.
-
-    Raises:
-        DataError: the model has these very pictures already.
-    """
+    """What a model was fitted on, counting every part of it."""
     if base is None:
         return TrainingSet(**dict(added), calibration_images=calibration_images)
-    _refuse_known(added.sha256, base.manifest)
     before = base.manifest.training_set
     parts = (*_parts(before), added)
     return TrainingSet(
@@ -194,14 +188,6 @@ def _parts(training: TrainingSet) -> tuple[PictureSet, ...]:
         sha256=training.sha256,
     )
     return training.parts or (whole,)
-
-
-def _refuse_known(sha256: str, manifest: Manifest) -> None:
-    if sha256 in [part.sha256 for part in _parts(manifest.training_set)]:
-        raise DataError(
-            f"{manifest.class_name} was fitted on these very pictures already: give --extend a "
-            "folder of new ones"
-        )
 
 
 def _fixed(manifest: Manifest) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import importlib.util
 import json
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchline.runtime.camera.native_logs import silence_native_logs
-from patchline.runtime.cli.command import print_warning, run_command, stderr_console
+from patchline.runtime.cli.command import Provider, print_warning, run_command, stderr_console
 from patchline.runtime.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
 
 
 _DISTINCT_SHARE = 0.9
-
-
-class Provider(str, enum.Enum):
-    """Where ONNX Runtime computes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 def calibrate_threshold(

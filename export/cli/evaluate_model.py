@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchline.runtime.camera.native_logs import silence_native_logs
-from patchline.runtime.cli.command import print_error, run_command, stderr_console
+from patchline.runtime.cli.command import Provider, print_error, run_command, stderr_console
 from patchline.runtime.errors import ConfigurationError, MissingExtraError, PatchlineError
 from patchline.runtime.files import check_writable
 
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
 
 _EXTRA = ("scipy", "sklearn")
 _REPORT_EXTRA = ("jinja2", "matplotlib")
-
-
-class Provider(str, enum.Enum):
-    """Where ONNX Runtime computes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 def evaluate_model(

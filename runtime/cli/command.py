@@ -1,7 +1,8 @@
-"""What all commands share: one sentence for an error of ours, and exit codes 0, 1, 2, 130."""
+"""What commands share: one sentence for an error of ours, exit codes 0, 1, 2, 130, and choices."""
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -13,6 +14,14 @@ from patchline.runtime.errors import PatchlineError
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+
+
+class Provider(str, enum.Enum):
+    """Where ONNX Runtime computes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 def run_command(command: Callable[..., None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
 import math
 import os
@@ -17,7 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchline.runtime.cli.camera_report import print_head, print_summary
-from patchline.runtime.cli.command import EXIT_ERROR, print_error, print_warning, run_command
+from patchline.runtime.cli.command import (
+    EXIT_ERROR,
+    Provider,
+    print_error,
+    print_warning,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from patchline.runtime.camera.source import FrameSource
@@ -25,14 +30,6 @@ if TYPE_CHECKING:
     from patchline.runtime.errors import ImageReadError, WriteError
     from patchline.runtime.outputs.base import Output
     from patchline.runtime.pipeline import Pipeline
-
-
-class Provider(str, enum.Enum):
-    """Where ONNX Runtime computes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 def _finite(value: float | None) -> float | None:
