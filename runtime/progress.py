@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from patchline.runtime.interrupt import raise_if_interrupted
+
 Advance = Callable[[int], None]
 """Called with the number of units done so far."""
 
@@ -53,7 +55,13 @@ class ConsoleSteps:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
+        raise_if_interrupted()
         with Progress(*columns, console=self._console) as progress:
             task = progress.add_task(name, total=total)
-            yield lambda done: progress.update(task, completed=done)
-            progress.update(task, completed=total)
+
+            def advance(done: int) -> None:
+                raise_if_interrupted()
+                progress.update(task, completed=done)
+
+            yield advance
+            advance(total)

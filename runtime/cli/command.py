@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from patchline.runtime.errors import PatchlineError
+from patchline.runtime.interrupt import remembered_interrupts
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -34,7 +35,8 @@ def run_command(command: Callable[..., None]) -> None:
     @functools.wraps(command)
     def with_sentences(*args: Any, **options: Any) -> None:
         try:
-            command(*args, **options)
+            with remembered_interrupts():
+                command(*args, **options)
         except PatchlineError as error:
             _leave(str(error), EXIT_ERROR)
         except OSError as error:  # a file that vanished, a folder that may not be listed

@@ -285,21 +285,6 @@ class TestErrors:
         assert finished.stdout == "" and "Traceback" not in finished.stderr
 
 
-def _press_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """As a person does: again, where nothing happens for a while.
-
-    Python can lose an interrupt that comes while a library's callback runs (once in some hundred
-    runs, between two steps); what counts is what an interrupted fit leaves behind.
-    """
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        try:
-            return process.communicate(timeout=6)
-        except subprocess.TimeoutExpired:
-            continue
-    return process.communicate(timeout=60)
-
-
 def test_ctrl_c_in_the_middle_of_a_fit_leaves_the_old_model(model: Path, tmp_path: Path) -> None:
     write_good(tmp_path / "data" / CLASS_NAME, 20, side_px=64)
     before = {path.name: path.read_bytes() for path in model.parent.iterdir()}
@@ -319,7 +304,8 @@ def test_ctrl_c_in_the_middle_of_a_fit_leaves_the_old_model(model: Path, tmp_pat
                 break
         else:
             pytest.fail("the fit showed no progress")
-        stdout, stderr = _press_ctrl_c(process)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
