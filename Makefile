@@ -39,6 +39,7 @@ format: $(VENV)/.installed-dev
 
 benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python -m patchline.benchmarks.coreset
+	$(BIN)/python -m patchline.benchmarks.external_bank
 	$(BIN)/python -m patchline.benchmarks.influence
 	$(BIN)/python -m patchline.benchmarks.latency
 	$(BIN)/python -m patchline.benchmarks.startup

@@ -27,7 +27,6 @@ METHOD_SCORES = {"patchcore-noising": DEFAULT_SCORE, "patchcore": "patchcore"}
 """The methods of this version, with the score each uses unless told otherwise."""
 
 _GIB = 1 << 30
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": _GIB, "T": 1 << 40}
 
 
 class FitSettings(BaseModel):
@@ -53,6 +52,7 @@ class FitSettings(BaseModel):
     memory_budget_bytes: Annotated[int, Field(ge=1 << 20)] = 4 * _GIB
     skip_unreadable: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    bank: Literal["embedded", "external"] = "embedded"
 
     @property
     def score_name(self) -> str:
@@ -117,19 +117,6 @@ def parse_size(text: str) -> tuple[int, int]:
             f"image size is {text!r}, expected 256 or 256x320 (height x width)"
         )
     return int(match[1]), int(match[2] or match[1])
-
-
-def parse_bytes(text: str) -> int:
-    """``4G``, ``512M``, ``1.5GiB`` or a plain number of bytes.
-
-    Raises:
-        ConfigurationError: another form.
-    """
-    number, unit = r"(\d{1,18}(?:\.\d+)?)", r"([KMGT]?)(?:i?B)?"
-    match = re.fullmatch(rf"{number}\s*{unit}", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise ConfigurationError(f"memory budget is {text!r}, expected for example 4G or 512M")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def _read(config: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class AnomalyHead(nn.Module):
         self.to_anomaly_map = GridToMap(grid, size, smooth=True)
         self.to_influence_map = GridToMap(grid, size, smooth=False)
         self.mean_norm = float(memory_bank.norm(dim=1).mean())
-        self.duplicate_distance = DUPLICATE_SHARE * self.mean_norm
+        self.register_buffer("duplicate_distance", torch.tensor(DUPLICATE_SHARE * self.mean_norm))
 
     def forward(self, embeddings: Tensor) -> Outputs:
         """Judge embeddings ``[B, h, w, D]``; see the class."""
@@ -78,7 +78,8 @@ class AnomalyHead(nn.Module):
 
     def influence(self, rows: Tensor, indices: Tensor) -> Influence:
         """Distances and Jacobian for patches ``[N, D]`` with neighbours ``[N, k]``."""
-        return influence_of_rows(rows, self.search.gather, indices, self.duplicate_distance)
+        duplicate_distance = self.get_buffer("duplicate_distance")
+        return influence_of_rows(rows, self.search.gather, indices, duplicate_distance)
 
 
 class Detector(nn.Module):

@@ -1,34 +1,36 @@
-"""Fitted model -> ``NAME.onnx``, ``NAME.json``, ``NAME.safetensors``: verified, all or nothing."""
+"""Fitted model -> ``NAME.onnx``, ``NAME.json``, ``NAME.safetensors``: verified, all or nothing.
+
+With ``--bank external`` it is the graph of all classes and ``NAME.bank``: see
+:mod:`patchline.export.external_files`.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 import onnx
-import torch
 
 from patchline.export.config import FitSettings
+from patchline.export.describe import describe
+from patchline.export.external_files import check_same_settings, export_external, graph_path
 from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
-from patchline.export.onnx_graph import OPSET, save_onnx, set_metadata, to_onnx
+from patchline.export.onnx_graph import save_onnx, set_metadata, to_onnx
 from patchline.export.parity import FRAMES_COMPARED, verify_parity
 from patchline.export.state import TrainingState, save_state, state_path
+from patchline.runtime.bank import BANK_SUFFIX
 from patchline.runtime.contract import (
     METADATA_KEY,
-    Backbone,
     Manifest,
-    MemoryBank,
     OnnxFile,
-    Parity,
-    Preprocessing,
     external_data_path,
     manifest_path,
     model_digest,
 )
 from patchline.runtime.engine import open_engine
+from patchline.runtime.errors import ConfigurationError, ManifestError
 from patchline.runtime.files import staged_files, write_errors
-from patchline.runtime.preprocess import RESIZE
+from patchline.runtime.graph import GraphManifest, load_any_manifest
 from patchline.runtime.progress import Steps
 
 
@@ -39,12 +41,16 @@ def export_model(fitted: FittedModel, settings: FitSettings, out: Path, steps: S
     failure, older files of that name are untouched.
 
     Returns:
-        The path of the ONNX file.
+        The path of the ONNX file; with an external bank, of the bank.
 
     Raises:
         ParityError: the file does not compute what was fitted.
+        ConfigurationError: a file of that name belongs to other models.
         WriteError: a file cannot be written.
     """
+    check_target(out, fitted.pictures.class_name, settings)
+    if settings.bank == "external":
+        return export_external(fitted, settings, out, steps)
     name = f"{fitted.pictures.class_name}.onnx"
     with steps.step("Exporting and verifying", 3) as advance, staged_files(out) as stage:
         graph = to_onnx(fitted.detector, settings.model_size)
@@ -68,40 +74,46 @@ def export_model(fitted: FittedModel, settings: FitSettings, out: Path, steps: S
     return out / name
 
 
-def describe(fitted: FittedModel, settings: FitSettings, parity: Parity | None) -> Manifest:
-    """The manifest of a fitted model, before it has a file."""
-    embedder = fitted.detector.embedder
-    rows, dimension = fitted.memory_bank.shape
-    return Manifest(
-        class_name=fitted.pictures.class_name,
-        method=settings.method,
-        score=settings.score_name,
-        precision="fp32",
-        model_size=settings.model_size,
-        preprocessing=Preprocessing(
-            channel_order="BGR", resize=RESIZE, mean=embedder.mean, std=embedder.std
-        ),
-        backbone=Backbone(
-            name=embedder.name,
-            layers=embedder.layers,
-            weights_source=embedder.weights.source,
-            weights_sha256=embedder.weights.sha256,
-        ),
-        memory_bank=MemoryBank(
-            rows=rows,
-            dimension=dimension,
-            neighbors=fitted.detector.head.search.k,
-            coreset_ratio=settings.coreset_ratio,
-            seed=settings.seed,
-        ),
-        distance_statistics=fitted.statistics,
-        threshold=fitted.threshold,
-        normal_scores=fitted.normal,
-        training_set=fitted.training_set,
-        parity=parity,
-        onnx=None,
-        versions=_versions(),
-    )
+def check_target(out: Path, class_name: str, settings: FitSettings) -> None:
+    """Refuse, before the fit, to put a model where it would spoil others.
+
+    Raises:
+        ConfigurationError: the graph that is there has another score, k or backbone; or a class
+            is called like the graph of other classes.
+    """
+    if settings.bank == "external":
+        check_same_settings(graph_path(out, settings), settings)
+        return
+    path = manifest_path(out / f"{class_name}.onnx")
+    try:
+        is_graph = path.exists() and isinstance(load_any_manifest(path), GraphManifest)
+    except ManifestError:  # damaged, and about to be replaced
+        return
+    if is_graph:
+        raise ConfigurationError(
+            f"{path.with_suffix('.onnx')} is the graph of classes with an external bank, and the "
+            f"class {class_name} would replace it. Give another --out, or rename the class"
+        )
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Files of an earlier export of the class whose bank lay elsewhere; they are not touched.
+
+    Args:
+        path: what :func:`export_model` gave.
+    """
+    other = path.with_suffix(".onnx" if path.suffix == BANK_SUFFIX else BANK_SUFFIX)
+    if other.suffix == ".onnx":
+        return [file for file in (other, manifest_path(other)) if _is_of_class(file, path.stem)]
+    return [other] if other.exists() else []
+
+
+def _is_of_class(file: Path, name: str) -> bool:
+    try:
+        found = load_any_manifest(manifest_path(file))
+    except ManifestError:
+        return False
+    return file.exists() and isinstance(found, Manifest) and found.class_name == name
 
 
 def _write(graph: onnx.ModelProto, path: Path, manifest: Manifest) -> Manifest:
@@ -113,13 +125,3 @@ def _write(graph: onnx.ModelProto, path: Path, manifest: Manifest) -> Manifest:
     )
     whole.save(manifest_path(path))
     return whole
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "patchline": importlib.metadata.version("patchline"),
-        "torch": torch.__version__,
-        "timm": importlib.metadata.version("timm"),
-        "onnx": onnx.__version__,
-        "opset": str(OPSET),
-    }

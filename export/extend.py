@@ -21,6 +21,7 @@ from patchline.export.config import FitSettings, make_settings
 from patchline.export.datasets import GoodPictures, picture_digests, pictures_in
 from patchline.export.state import TrainingState, load_state
 from patchline.export.weights import RANDOM, Weights
+from patchline.runtime.bank import BANK_SUFFIX, load_bank
 from patchline.runtime.contract import (
     Manifest,
     NormalScores,
@@ -93,6 +94,7 @@ def settings_of(
         "weights": _weights(manifest, fields.get("weights")),
         "false_alarm_rate": false_alarm_rate or manifest.threshold.false_alarm_rate,
         "calibration_split": _split(manifest),
+        "bank": base.bank,
     }
     return make_settings(own | fields | fixed, config)
 
@@ -121,12 +123,16 @@ def pictures_to_add(folder: Path, base: TrainingState) -> tuple[GoodPictures, in
 
 
 def current_threshold(out: Path, base: TrainingState) -> Threshold:
-    """The threshold in the manifest beside the model, which may be newer than the state's own.
+    """The threshold of the deployed model, which may be newer than the state's own.
 
     Raises:
-        ManifestError: the manifest is there and damaged.
+        ModelError: the manifest beside the model, or its bank file, is there and damaged.
     """
-    path = manifest_path(out / f"{base.manifest.class_name}.onnx")
+    model = out / f"{base.manifest.class_name}.onnx"
+    if base.bank == "external":
+        path = model.with_suffix(BANK_SUFFIX)
+        return (load_bank(path).manifest if path.is_file() else base.manifest).threshold
+    path = manifest_path(model)
     return (load_manifest(path) if path.is_file() else base.manifest).threshold
 
 

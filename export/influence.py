@@ -47,7 +47,7 @@ class Influence:
 
 
 def closed_form_influence(
-    embeddings: Tensor, neighbors: Tensor, duplicate_distance: float = 0.0
+    embeddings: Tensor, neighbors: Tensor, duplicate_distance: float | Tensor = 0.0
 ) -> Influence:
     """Distances to the neighbours and the Jacobian of their mean.
 
@@ -70,7 +70,7 @@ def influence_of_rows(
     embeddings: Tensor,
     gather: Callable[[Tensor], Tensor],
     indices: Tensor,
-    duplicate_distance: float = 0.0,
+    duplicate_distance: float | Tensor = 0.0,
 ) -> Influence:
     """:func:`closed_form_influence` with the neighbours ``gather(indices)``, the same bit by bit.
 

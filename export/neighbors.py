@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from patchline.runtime.errors import ConfigurationError
+from patchline.runtime.graph import GROUP_ROWS
 
-GROUP_ROWS = 32
-_FAR = 1e30
+FAR = 1e30
 """Squared norm of the rows that fill the last group: finite, and never among the nearest."""
 
 
@@ -41,7 +41,7 @@ class NearestNeighbors(nn.Module):
         padding = -self.rows % GROUP_ROWS
         bank = nn.functional.pad(memory_bank, (0, 0, 0, padding))
         squares = bank.square().sum(1)
-        squares[self.rows :] = _FAR
+        squares[self.rows :] = FAR
         self.register_buffer("bank", bank)
         self.register_buffer("squares", squares)
 
@@ -50,8 +50,11 @@ class NearestNeighbors(nn.Module):
         bank, squares = cast(Tensor, self.bank), cast(Tensor, self.squares)
         # ||z - m||^2 less ||z||^2, which changes no order. One Gemm in the graph.
         ranking = torch.addmm(squares, embeddings, bank.t(), alpha=-2)
-        groups = ranking.view(-1, len(bank) // GROUP_ROWS, GROUP_ROWS)
-        near = groups.amin(2).topk(min(self.k, groups.shape[1]), dim=1, largest=False).indices
+        count = bank.shape[0] // GROUP_ROWS
+        groups = ranking.view(-1, count, GROUP_ROWS)
+        # Not min(), which a graph that does not know the bank's rows would compute at run time.
+        taken = count if count < self.k else self.k
+        near = groups.amin(2).topk(taken, dim=1, largest=False).indices
         candidates = groups.gather(1, near.unsqueeze(2).expand(-1, -1, GROUP_ROWS)).flatten(1)
         at = candidates.topk(self.k, dim=1, largest=False).indices
         group = near.gather(1, torch.div(at, GROUP_ROWS, rounding_mode="floor"))

@@ -7,12 +7,14 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from patchline.runtime import contract
 from patchline.runtime.contract import ModelSize
@@ -26,12 +28,28 @@ EXTERNAL_DATA_BYTES = (1 << 31) - (1 << 24)
 """Past this size tensors go into a second file: protobuf's limit, less room for the rest."""
 
 
-def to_onnx(detector: nn.Module, size: ModelSize) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class DynamicInput:
+    """An input besides the frames.
+
+    Attributes:
+        example: a tensor of its type and shape, whose values do not matter.
+        axes: the axes that are dynamic, each with its ``torch.export.Dim``.
+    """
+
+    example: Tensor
+    axes: dict[int, Any]
+
+
+def to_onnx(
+    detector: nn.Module, size: ModelSize, inputs: Mapping[str, DynamicInput] | None = None
+) -> onnx.ModelProto:
     """Trace a module of three outputs with a dynamic batch.
 
     Args:
         detector: takes uint8 ``[B, H, W, 3]``, gives the contract's outputs; on the CPU.
         size: height and width of the frames in pixels.
+        inputs: what it takes after the frames, by name.
 
     Raises:
         ModelError: the exporter refuses the module.
@@ -39,14 +57,15 @@ def to_onnx(detector: nn.Module, size: ModelSize) -> onnx.ModelProto:
     # Two frames: a batch of one would be taken for a constant.
     frames = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    given = {contract.FRAMES: DynamicInput(frames, {0: batch}), **(inputs or {})}
     try:
         with _quiet():
             program = torch.onnx.export(
                 detector,
-                (frames,),
-                input_names=[contract.FRAMES],
+                tuple(item.example for item in given.values()),
+                input_names=list(given),
                 output_names=list(contract.OUTPUTS),
-                dynamic_shapes=({0: batch},),
+                dynamic_shapes=tuple(item.axes for item in given.values()),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from patchline.runtime import contract
 from patchline.runtime.contract import ModelSize, Parity
 from patchline.runtime.engine.onnxruntime import import_onnxruntime
 from patchline.runtime.errors import ModelError, ParityError
+from patchline.runtime.graph import BANK_STATISTICS
 from patchline.runtime.preprocess import Frame
 
 FRAMES_COMPARED = 8
@@ -42,10 +44,15 @@ class Tolerances:
 
 Value = npt.NDArray[np.float32]
 Values = tuple[Value, ...]
+Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 def verify_parity(
-    path: Path, detector: Detector, frames: Frame, tolerances: Tolerances | None = None
+    path: Path,
+    detector: Detector,
+    frames: Frame,
+    tolerances: Tolerances | None = None,
+    bank: Tensors | None = None,
 ) -> Parity:
     """Open an exported file in ONNX Runtime and compare it with the module it came from.
 
@@ -54,6 +61,7 @@ def verify_parity(
         detector: the fitted module, on the CPU.
         frames: real frames, uint8 ``[B, H, W, 3]``.
         tolerances: the largest differences accepted.
+        bank: the inputs after ``frames``, of a graph without a bank.
 
     Returns:
         The largest differences found, where patches have one right answer.
@@ -62,16 +70,16 @@ def verify_parity(
         ParityError: every difference in names, axes, shapes and values, listed together.
         ModelError: ONNX Runtime cannot open or run the file.
     """
-    session = _open(path)
+    session, given = _open(path), dict(bank or {})
     size = detector.embedder.size
-    problems = _signature_problems(session, size)
+    problems = _signature_problems(session, size, given)
     if frames.shape[1:3] != (size.height, size.width):
         problems.append(f"the frames are {list(frames.shape)}, the fitted module takes {size}")
         raise ParityError(_message(path, problems))
     expected = tuple(output.numpy() for output in detector.predict(torch.from_numpy(frames)))
     try:
-        found = _run(session, frames)
-        single = [_run(session, frames[i : i + 1]) for i in range(len(frames))]
+        found = _run(session, frames, given)
+        single = [_run(session, frames[i : i + 1], given) for i in range(len(frames))]
     except ModelError as error:
         raise ParityError(_message(path, [*problems, str(error)])) from error
     singles = tuple(np.concatenate(parts) for parts in zip(*single, strict=True))
@@ -111,17 +119,18 @@ def _open(path: Path) -> Any:
         raise ModelError(f"ONNX Runtime cannot open the exported {path.name}: {error}") from error
 
 
-def _run(session: Any, frames: Frame) -> Values:
+def _run(session: Any, frames: Frame, bank: Tensors) -> Values:
     try:
-        return tuple(session.run(list(contract.OUTPUTS), {contract.FRAMES: frames}))
+        return tuple(session.run(list(contract.OUTPUTS), {contract.FRAMES: frames, **bank}))
     except Exception as error:  # as above
         raise ModelError(f"ONNX Runtime cannot run the exported file: {error}") from error
 
 
-def _signature_problems(session: Any, size: ModelSize) -> list[str]:
+def _signature_problems(session: Any, size: ModelSize, bank: Tensors) -> list[str]:
     pixels = [size.height, size.width]
-    expected = {
+    expected: dict[str, tuple[str, list[int | None]]] = {
         contract.FRAMES: ("tensor(uint8)", [None, *pixels, 3]),
+        **{name: _bank_signature(name, array) for name, array in bank.items()},
         contract.IMAGE_SCORE: ("tensor(float)", [None]),
         contract.ANOMALY_MAP: ("tensor(float)", [None, *pixels]),
         contract.INFLUENCE_MAP: ("tensor(float)", [None, *pixels]),
@@ -137,6 +146,13 @@ def _signature_problems(session: Any, size: ModelSize) -> list[str]:
         if found != wanted:
             problems.append(f"{item.name} is {found}, expected {wanted} (None: the dynamic batch)")
     return problems
+
+
+def _bank_signature(name: str, array: npt.NDArray[Any]) -> tuple[str, list[int | None]]:
+    """Type and axes of a bank's input: its rows are dynamic, everything else is fixed."""
+    kind = "tensor(int64)" if array.dtype == np.int64 else "tensor(float)"
+    rows = [] if name == BANK_STATISTICS else [None]
+    return kind, [*rows, *array.shape[len(rows) :]]
 
 
 def _fixed(axis: object) -> int | None:

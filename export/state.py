@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 import safetensors
 import safetensors.torch
@@ -19,6 +20,10 @@ from patchline.runtime.errors import ModelError
 _BANK = "memory_bank"
 _MANIFEST = "manifest"
 _PICTURES = "pictures"
+_PLACE = "bank"
+
+Place = Literal["embedded", "external"]
+"""Where the deployed model has its memory bank: in its graph, or in a file beside it."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,13 @@ class TrainingState:
         manifest: of the model it was exported as; holds statistics, scores and settings.
         pictures: digests of the pictures it was fitted on, see
             :func:`patchline.export.datasets.picture_digests`.
+        bank: where the model that was exported has its bank.
     """
 
     memory_bank: Tensor
     manifest: Manifest
     pictures: tuple[str, ...] = ()
+    bank: Place = "embedded"
 
 
 def state_path(model: Path) -> Path:
@@ -44,7 +51,11 @@ def state_path(model: Path) -> Path:
 
 def save_state(state: TrainingState, path: Path) -> None:
     """Write the state; for a whole-or-nothing write, write into a staging folder."""
-    metadata = {_MANIFEST: state.manifest.to_json(), _PICTURES: " ".join(state.pictures)}
+    metadata = {
+        _MANIFEST: state.manifest.to_json(),
+        _PICTURES: " ".join(state.pictures),
+        _PLACE: state.bank,
+    }
     content = safetensors.torch.save({_BANK: state.memory_bank.contiguous()}, metadata)
     path.write_bytes(content)
 
@@ -71,4 +82,11 @@ def load_state(path: Path) -> TrainingState:
         raise ModelError(
             f"{path} holds a bank of {bank.dtype} {tuple(bank.shape)}, expected float32 {expected}"
         )
-    return TrainingState(bank, manifest, tuple(metadata.get(_PICTURES, "").split()))
+    place = metadata.get(_PLACE, "embedded")  # a state of before there was a choice
+    if place not in get_args(Place):
+        raise ModelError(
+            f"{path} says that the bank is {place!r}, expected one of {get_args(Place)}. If it is "
+            "of a newer Patchline, upgrade patchline on this machine"
+        )
+    pictures = tuple(metadata.get(_PICTURES, "").split())
+    return TrainingState(bank, manifest, pictures, cast(Place, place))

@@ -14,6 +14,7 @@
     │   └── ParityError            the exported file does not compute what was fitted
     ├── EngineError                an engine that cannot be opened or run
     │   ├── BuildError             TensorRT makes no plan from a model
+    │   ├── DeviceLostError        the GPU's context is gone; a new engine may run again
     │   └── MissingExtraError      an optional package is not installed (gives the pip command)
     ├── SourceError                a camera, stream, video or folder
     │   └── SourceOpenError        it does not open
@@ -71,6 +72,10 @@ class EngineError(PatchlineError):
 
 class BuildError(EngineError):
     """TensorRT makes no plan from a model; the message says why and what to try."""
+
+
+class DeviceLostError(EngineError):
+    """The GPU's context is gone or broken for good; close the engine and open a new one."""
 
 
 class MissingExtraError(EngineError):

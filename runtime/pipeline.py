@@ -10,18 +10,25 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from patchline.runtime.camera.reader import FrameReader
 from patchline.runtime.camera.source import CapturedFrame, FrameSource
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
+from patchline.runtime.contract import Manifest
 from patchline.runtime.engine.base import Engine
 from patchline.runtime.errors import EngineError, FrameError, WriteError
 from patchline.runtime.outputs.base import Output, OutputClosedError
 from patchline.runtime.preprocess import preprocess
-from patchline.runtime.verdict import JudgedFrame, StageTimes, Summary, Tally, Verdict
+from patchline.runtime.verdict import (
+    JudgedFrame,
+    StageTimes,
+    Summary,
+    Tally,
+    Verdict,
+    map_threshold,
+)
 
 OnOutputError = Callable[[Output, WriteError], None]
 """Told once of each output that failed; the inspection goes on without it."""
@@ -35,9 +42,11 @@ class Pipeline:
         engine: what judges; stays open.
         outputs: given each judged frame, in this order; the pipeline closes them. The last ones
             see in ``output_ms`` what the ones before them took.
-        threshold: instead of the manifest's.
+        threshold: instead of the manifest's, whichever product the engine judges.
         max_frames: end after so many judged frames.
         stop: set it (a signal handler may) to end after the frame in hand.
+        before_frame: called before each frame is judged, in the engine's thread; it may switch
+            the engine's memory bank.
         on_output_error: told of an output that fails.
         clock: for the stage times.
 
@@ -54,6 +63,7 @@ class Pipeline:
         threshold: float | None = None,
         max_frames: int | None = None,
         stop: threading.Event | None = None,
+        before_frame: Callable[[], None] | None = None,
         on_output_error: OnOutputError = lambda output, error: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -61,7 +71,8 @@ class Pipeline:
         self._source = source
         self._engine = engine
         self._outputs = list(outputs)
-        self._threshold = engine.manifest.threshold.value if threshold is None else threshold
+        self._threshold = threshold
+        self._before_frame = before_frame
         self._max_frames = max_frames
         self._stop = stop or threading.Event()
         self._on_output_error = on_output_error
@@ -108,6 +119,8 @@ class Pipeline:
                 return
 
     def _judge(self, captured: CapturedFrame) -> JudgedFrame:
+        if self._before_frame is not None:
+            self._before_frame()
         taken = self._clock.now()
         start_s = self._clock.monotonic()
         try:
@@ -117,29 +130,36 @@ class Pipeline:
         ready_s = self._clock.monotonic()
         prediction = self._engine.infer(frame[np.newaxis])
         done_s = self._clock.monotonic()
+        # After it: an engine that recovered meanwhile has read its bank again.
+        manifest = self._engine.manifest
         times = StageTimes(
             read_ms=captured.read_ms,
             wait_ms=max(0.0, 1000.0 * (taken - captured.time).total_seconds()),
             preprocess_ms=1000.0 * (ready_s - start_s),
             infer_ms=1000.0 * (done_s - ready_s),
         )
-        verdict = self._decide(captured, float(prediction.image_score[0]), times)
-        return JudgedFrame(verdict, captured, prediction.anomaly_map[0])
+        verdict = self._decide(captured, manifest, float(prediction.image_score[0]), times)
+        map_value = map_threshold(manifest.threshold, self._threshold)
+        return JudgedFrame(verdict, captured, prediction.anomaly_map[0], map_value)
 
-    def _decide(self, captured: CapturedFrame, score: float, times: StageTimes) -> Verdict:
+    def _decide(
+        self, captured: CapturedFrame, manifest: Manifest, score: float, times: StageTimes
+    ) -> Verdict:
         # NaN >= threshold is False: without this check a broken model would find every part good.
         if not math.isfinite(score):
             raise EngineError(
                 f"{self._label(captured)}: the engine gave the score {score}, expected a finite "
                 "number. The model is damaged or its precision overflows; export it again"
             )
+        own = manifest.threshold.value
         return Verdict(
+            class_name=manifest.class_name,
             frame=captured.index,
             source=self._source.name,
             file=captured.file,
             time=captured.time,
             score=score,
-            threshold=self._threshold,
+            threshold=own if self._threshold is None else self._threshold,
             times=times,
         )
 
@@ -150,7 +170,7 @@ class Pipeline:
                 output.write(judged)
             except WriteError as error:
                 self._retire(output, error)
-            judged = _with_output_ms(judged, 1000.0 * (self._clock.monotonic() - start_s))
+            judged = judged.with_output_ms(1000.0 * (self._clock.monotonic() - start_s))
         return judged
 
     def _retire(self, output: Output, error: WriteError) -> None:
@@ -180,8 +200,3 @@ class Pipeline:
     def _label(self, captured: CapturedFrame) -> str:
         name = f" ({captured.file})" if captured.file is not None else ""
         return f"{self._source.name}, frame {captured.index}{name}"
-
-
-def _with_output_ms(judged: JudgedFrame, output_ms: float) -> JudgedFrame:
-    times = replace(judged.verdict.times, output_ms=output_ms)
-    return replace(judged, verdict=replace(judged.verdict, times=times))

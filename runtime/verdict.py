@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 
 from patchline.runtime.camera.source import CapturedFrame
+from patchline.runtime.contract import Threshold
 
 LATENCY_WINDOW = 10_000
 """The percentiles are over so many latest frames: a line runs for weeks in fixed memory."""
@@ -44,6 +45,7 @@ class Verdict:
     """The judgement of one frame.
 
     Attributes:
+        class_name: the product that was looked for; another one once the bank was switched.
         frame: position in the source, from 0.
         source: name of the source, without credentials.
         file: of a picture: its path relative to the folder.
@@ -53,6 +55,7 @@ class Verdict:
         times: milliseconds per stage.
     """
 
+    class_name: str
     frame: int
     source: str
     file: str | None
@@ -75,11 +78,29 @@ class JudgedFrame:
         verdict: the judgement.
         captured: the frame as it came.
         anomaly_map: float32 ``[H, W]`` at model size.
+        map_value: map values at or above it are inside the contour; see :func:`map_threshold`.
     """
 
     verdict: Verdict
     captured: CapturedFrame
     anomaly_map: npt.NDArray[np.float32]
+    map_value: float
+
+    def with_output_ms(self, output_ms: float) -> JudgedFrame:
+        """The same, with what the outputs took so far."""
+        times = replace(self.verdict.times, output_ms=output_ms)
+        return replace(self, verdict=replace(self.verdict, times=times))
+
+
+def map_threshold(manifest: Threshold, threshold: float | None) -> float:
+    """The map value of the contour, when frames are decided by ``threshold``.
+
+    It is the manifest's own, moved in proportion where another threshold was asked for, so that
+    the picture and the verdict go on saying the same.
+    """
+    if threshold is None or manifest.value <= 0:
+        return manifest.map_value
+    return manifest.map_value * threshold / manifest.value
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,10 @@ _DISTINCT_SHARE = 0.9
 
 def calibrate_threshold(
     model: Annotated[Path, typer.Option(help="Exported model (.onnx, with its .json).")],
+    bank: Annotated[
+        Path | None,
+        typer.Option(help="Bank of the product (.bank), for a model exported without one."),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -54,7 +58,10 @@ def calibrate_threshold(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Find a threshold with an expected false-alarm rate and write it into the manifest."""
+    """Find a threshold with an expected false-alarm rate and write it into the manifest.
+
+    The manifest lies beside the model, or in the bank where the model has none of its own.
+    """
     silence_native_logs()  # before the first import of cv2
     _check_extra()
     if images is None and false_alarm_rate is None and labelled is None:
@@ -65,7 +72,6 @@ def calibrate_threshold(
 
     from patchline.calibration.line import drift_of, recalibrated
     from patchline.calibration.threshold import LARGEST_RATE, SMALLEST_RATE, caveat
-    from patchline.runtime.contract import manifest_path
     from patchline.runtime.engine import open_engine
 
     if false_alarm_rate is not None and not SMALLEST_RATE <= false_alarm_rate <= LARGEST_RATE:
@@ -73,7 +79,7 @@ def calibrate_threshold(
             f"the false-alarm rate is {false_alarm_rate}, expected a share of good frames from "
             f"{SMALLEST_RATE:g} to {LARGEST_RATE:g}, such as 0.01"
         )
-    with open_engine(model, provider=provider.value, threads=threads) as engine:
+    with open_engine(model, provider=provider.value, threads=threads, bank=bank) as engine:
         before = engine.manifest
         normal = _score_line(engine, images, skip_unreadable) if images else None
         f1_max = _score_labelled(engine, labelled) if labelled else None
@@ -86,8 +92,9 @@ def calibrate_threshold(
     if warning is not None:
         print_warning(warning)
     if not dry_run:
-        after.save(manifest_path(model))
-    _report(model, before, after, drift, written=not dry_run, as_json=as_json)
+        _save(after, model, bank)
+    files = {"model": str(model)} | ({"bank": str(bank)} if bank else {})
+    _report(files, before, after, drift, written=not dry_run, as_json=as_json)
 
 
 def _check_extra() -> None:
@@ -96,6 +103,17 @@ def _check_extra() -> None:
         raise MissingExtraError(
             'calibrate-threshold needs scipy. Install it with: pip install "patchline[calibration]"'
         )
+
+
+def _save(manifest: Manifest, model: Path, bank: Path | None) -> None:
+    """Write the manifest where it came from: beside the model, or into the bank."""
+    from patchline.runtime.bank import load_bank, save_bank
+    from patchline.runtime.contract import manifest_path
+
+    if bank is None:
+        manifest.save(manifest_path(model))
+    else:
+        save_bank(load_bank(bank).with_manifest(manifest), bank)
 
 
 def _score_line(engine: Engine, folder: Path, skip_unreadable: bool) -> NormalScores:
@@ -142,7 +160,7 @@ def _warn_of_copies(normal: NormalScores) -> None:
 
 
 def _report(
-    model: Path,
+    files: dict[str, str],
     before: Manifest,
     after: Manifest,
     drift: Drift | None,
@@ -152,7 +170,7 @@ def _report(
 ) -> None:
     if as_json:
         result = {
-            "model": str(model),
+            **files,
             "written": written,
             "images": len(after.normal_scores.scores),
             "threshold_before": before.threshold.value,
@@ -164,7 +182,8 @@ def _report(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(str(model)), show_header=False, title_justify="left")
+    title = Text(files.get("bank", files["model"]))
+    table = Table(title=title, show_header=False, title_justify="left")
     for name, value in _rows(before, after, drift):
         table.add_row(name, Text(value))
     console = Console(highlight=False)

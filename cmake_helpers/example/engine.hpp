@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "manifest.hpp"
+#include "record.hpp"
 
 inline void check(cudaError_t status, const std::string& doing) {
   if (status != cudaSuccess)
@@ -72,24 +73,6 @@ inline std::vector<Tensor> contract(const Manifest& model) {
           {"influence_map", false, nvinfer1::DataType::kFLOAT, {h, w}, 4}};
 }
 
-/// The record NAME.trt.json as far as it is there: where and from what the plan was built.
-inline nlohmann::json load_record(const std::filesystem::path& plan) {
-  const std::filesystem::path path = plan.string() + ".json";
-  if (!std::filesystem::exists(path)) return nlohmann::json();
-  return nlohmann::json::parse(read_file(path, "Its permissions?"), nullptr, false);
-}
-
-inline std::string recorded(const nlohmann::json& record, const char* key) {
-  if (!record.is_object() || !record.contains(key)) return "?";
-  const nlohmann::json value = record.at(key);
-  return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
-inline std::string rebuild(const std::filesystem::path& plan) {
-  const auto onnx = std::filesystem::path(plan).replace_extension(".onnx");
-  return ". Rebuild it here: build-engine " + onnx.string();
-}
-
 class Engine {
  public:
   /// Throws an Error where the plan does not load here or is not what the manifest promises.
@@ -105,6 +88,7 @@ class Engine {
     if (!runtime_) throw Error("TensorRT does not start; its messages stand above");
     engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
     if (!engine_) throw Error(does_not_load(plan, record));
+    check_inputs(plan);
     check_tensors(plan, contract(model));
     context_.reset(engine_->createExecutionContext());
     if (!context_) throw Error(plan.string() + " cannot run: too little GPU memory is free");
@@ -134,17 +118,31 @@ class Engine {
     check(cudaGetDeviceProperties(&gpu, 0), "asking for the GPU's name");
     std::string text = plan.string() + " does not load with " TENSORRT_BUILD " on " + gpu.name +
                        " (" + std::to_string(gpu.major) + "." + std::to_string(gpu.minor) + ")";
-    if (record.is_object())
-      text += "; it was built with TensorRT " + recorded(record, "tensorrt_version") + " for " +
-              recorded(record, "gpu_name") + " (" + recorded(record, "compute_capability") + ")";
+    if (record.is_object()) text += "; it was built with " + built_for(record);
     return text + rebuild(plan);
+  }
+
+  /// A plan that serves many products takes the bank as inputs, and this program has none to give.
+  void check_inputs(const std::filesystem::path& plan) {
+    std::string others;
+    int inputs = 0;
+    for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
+      const std::string name = engine_->getIOTensorName(i);
+      if (engine_->getTensorIOMode(name.c_str()) != nvinfer1::TensorIOMode::kINPUT) continue;
+      ++inputs;
+      if (name != "frames") others += (others.empty() ? "" : ", ") + name;
+    }
+    if (inputs > 1)
+      throw Error(plan.string() + " has inputs other than frames: " + others +
+                  ". Give a plan that holds its memory bank: export-model without --bank external");
   }
 
   void check_tensors(const std::filesystem::path& plan, const std::vector<Tensor>& expected) {
     if (engine_->getNbIOTensors() != static_cast<int>(expected.size()))
       throw Error(plan.string() + " has " + std::to_string(engine_->getNbIOTensors()) +
                   " inputs and outputs, expected frames, image_score, anomaly_map and "
-                  "influence_map. Export the model with its memory bank inside");
+                  "influence_map" +
+                  rebuild(plan));
     std::string wrong;
     for (const Tensor& tensor : expected)
       if (!fits(tensor)) wrong += (wrong.empty() ? "" : ", ") + tensor.name;

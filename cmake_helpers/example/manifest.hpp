@@ -59,6 +59,10 @@ inline Manifest load_manifest(const std::filesystem::path& plan) {
   const nlohmann::json document = nlohmann::json::parse(text, nullptr, false);
   if (!document.is_object())
     throw Error(manifest.path.string() + " is no manifest: expected a JSON object");
+  if (document.contains("kind") && nlohmann::json(document.at("kind")).dump() == "\"graph\"")
+    throw Error(manifest.path.string() + " describes a model without a memory bank, and this "
+                "program hands over none. Give a plan that holds its own: export-model without "
+                "--bank external");
   const nlohmann::json version =
       document.contains("schema_version") ? document.at("schema_version") : nlohmann::json();
   if (!version.is_number_integer() || version.get<double>() != 1)

@@ -15,6 +15,7 @@ from patchline.runtime.files import check_writable
 
 if TYPE_CHECKING:
     from patchline.export.cli.evaluation_table import ClassResult
+    from patchline.export.cli.model_files import ModelFiles
     from patchline.runtime.progress import Steps
 
 _EXTRA = ("scipy", "sklearn")
@@ -27,6 +28,10 @@ def evaluate_model(
         typer.Option(metavar="FILE...", help="Exported .onnx files, or a folder of them."),
     ],
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    bank: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE...", help="Banks (.bank), for a model exported without one."),
+    ] = None,
     data: Annotated[
         Path, typer.Option(help="Folder of class folders: NAME/test/*, NAME/ground_truth/*.")
     ] = Path("data"),
@@ -55,10 +60,14 @@ def evaluate_model(
     from patchline.export.cli.evaluation_table import print_results
     from patchline.export.cli.model_files import models_by_class
     from patchline.export.evaluation.aupro import check_fpr_limit
+    from patchline.runtime.bank import BANK_SUFFIX
     from patchline.runtime.progress import ConsoleSteps
 
     check_fpr_limit(fpr_limit)
-    models = models_by_class([*model, *(more or [])])
+    # A word that follows an option's first belongs to it by what it is.
+    rest = more or []
+    banks = [*(bank or []), *(path for path in rest if path.suffix == BANK_SUFFIX)]
+    models = models_by_class([*model, *(path for path in rest if path not in banks)], banks)
     if cls is not None:
         models = {cls: _only(models)}
     _check_data(data)
@@ -68,8 +77,8 @@ def evaluate_model(
     options = {"provider": provider.value, "threads": threads}
     results: list[ClassResult] = []
     pages: list[Any] = []
-    for name, path in models.items():
-        result = _evaluate(name, path, data, fpr_limit, options, steps, pages if report else None)
+    for name, files in models.items():
+        result = _evaluate(name, files, data, fpr_limit, options, steps, pages if report else None)
         results.append(result)
     print_results(results, as_json=as_json)
     if report is not None:
@@ -90,7 +99,7 @@ def _check_extra(*, with_report: bool) -> None:
         )
 
 
-def _only(models: dict[str, Path]) -> Path:
+def _only(models: dict[str, ModelFiles]) -> ModelFiles:
     if len(models) != 1:
         raise ConfigurationError(
             f"--cls names one class folder for one model, and --model gives {len(models)}. Leave "
@@ -107,7 +116,7 @@ def _check_data(data: Path) -> None:
 
 def _evaluate(
     name: str,
-    path: Path,
+    files: ModelFiles,
     data: Path,
     fpr_limit: float,
     options: dict[str, Any],
@@ -122,7 +131,7 @@ def _evaluate(
 
     evaluation = None
     try:
-        with open_engine(path, **options) as engine:
+        with open_engine(files.model, bank=files.bank, **options) as engine:
             total = len(labelled_pictures(data, name))
             with steps.step(f"{name}: judging {total} pictures", total) as advance:
                 evaluation = evaluate_class(

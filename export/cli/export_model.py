@@ -33,6 +33,13 @@ class Method(str, enum.Enum):
     PATCHCORE = "patchcore"
 
 
+class Place(str, enum.Enum):
+    """Where the memory bank is."""
+
+    EMBEDDED = "embedded"
+    EXTERNAL = "external"
+
+
 class Device(str, enum.Enum):
     """Where PyTorch computes."""
 
@@ -63,6 +70,13 @@ def export_model(
     out: Annotated[Path, typer.Option(help="Folder for NAME.onnx, .json, .safetensors.")] = Path(
         "models"
     ),
+    bank: Annotated[
+        Place | None,
+        typer.Option(
+            help="In the graph, or in NAME.bank beside one graph of all classes.  "
+            "[default: embedded]"
+        ),
+    ] = None,
     method: Annotated[
         Method | None, typer.Option(help="What is fitted.  [default: patchcore-noising]")
     ] = None,
@@ -120,12 +134,16 @@ def export_model(
         bool, typer.Option("--json", help="Print results as JSON, a line per class.")
     ] = False,
 ) -> None:
-    """Fit a memory bank on good pictures and export one self-contained ONNX file per class."""
+    """Fit a memory bank on good pictures and export one self-contained ONNX file per class.
+
+    With --bank external it is one graph for all classes on a backbone, and a bank file per class.
+    """
     silence_native_logs()  # before the first import of cv2
     _check_extra()
 
-    from patchline.export.config import make_settings, parse_bytes, parse_size, read_fields
+    from patchline.export.config import make_settings, parse_size, read_fields
     from patchline.export.datasets import select_classes
+    from patchline.runtime.byte_size import parse_bytes
 
     fields = read_fields(
         config,
@@ -145,6 +163,7 @@ def export_model(
             if memory_budget is not None
             else None,
             "device": device.value if device else None,
+            "bank": bank.value if bank else None,
             "skip_unreadable": skip_unreadable,
         },
     )
@@ -158,6 +177,7 @@ def export_model(
     # Both before the first fit, so that a wrong name does not show after an hour.
     selected = select_classes(data or Path("data"), names)
     check_writable(out)
+    _check_targets([pictures.class_name for pictures in selected], settings, out)
     for pictures in selected:
         _export_class(pictures, settings, out, as_json)
 
@@ -199,12 +219,20 @@ def _extend_class(
     if known:
         print_warning(f"{known} pictures of {folder} are in the model already and are left out")
     check_writable(out)
+    _check_targets([pictures.class_name], settings, out)
     _export_class(pictures, settings, out, as_json, base)
     if current != base.manifest.threshold:
         print_warning(
             f"the threshold {current.value:.4g} ({current.rule}) was of the smaller model and is "
             "replaced. Calibrate again: calibrate-threshold --images with pictures of the line"
         )
+
+
+def _check_targets(names: list[str], settings: FitSettings, out: Path) -> None:
+    from patchline.export.exporter import check_target
+
+    for name in names:
+        check_target(out, name, settings)
 
 
 def _export_class(
@@ -216,8 +244,9 @@ def _export_class(
 ) -> None:
     from patchline.calibration.threshold import caveat
     from patchline.export.exporter import export_model as export_fitted
+    from patchline.export.exporter import leftovers
+    from patchline.export.external_files import graph_path
     from patchline.export.fit import fit
-    from patchline.runtime.contract import load_manifest, manifest_path
     from patchline.runtime.progress import ConsoleSteps
 
     console = stderr_console()
@@ -234,12 +263,25 @@ def _export_class(
     warning = caveat(fitted.threshold, len(fitted.normal.scores))
     if warning is not None:
         print_warning(warning)
-    _report(path, load_manifest(manifest_path(path)), time.monotonic() - started, as_json)
+    old = leftovers(path)
+    if old:
+        print_warning(
+            f"{', '.join(map(str, old))}: of an earlier export of {pictures.class_name}, and left "
+            "as it was. Remove it if nothing uses it any more"
+        )
+    graph = graph_path(out, settings) if settings.bank == "external" else None
+    _report(path, graph, time.monotonic() - started, as_json)
 
 
-def _report(path: Path, manifest: Manifest, seconds: float, as_json: bool) -> None:
+def _report(path: Path, graph: Path | None, seconds: float, as_json: bool) -> None:
+    """Print what was exported: a model, or a bank for the graph."""
+    from patchline.runtime.bank import load_bank
+    from patchline.runtime.contract import load_manifest, manifest_path
+
+    manifest = load_manifest(manifest_path(path)) if graph is None else load_bank(path).manifest
     if as_json:
-        line = {"model": str(path), "seconds": round(seconds, 1)}
+        files = {"model": str(path)} if graph is None else {"model": str(graph), "bank": str(path)}
+        line = {**files, "seconds": round(seconds, 1)}
         typer.echo(json.dumps(line | json.loads(manifest.to_json())))
         return
     from rich.console import Console
@@ -247,12 +289,14 @@ def _report(path: Path, manifest: Manifest, seconds: float, as_json: bool) -> No
     from rich.text import Text
 
     table = Table(title=Text(str(path)), show_header=False, title_justify="left")
-    for name, value in _rows(manifest, path, seconds):
+    for name, value in _rows(manifest, path, graph, seconds):
         table.add_row(name, Text(value))
     Console(highlight=False).print(table)
 
 
-def _rows(manifest: Manifest, path: Path, seconds: float) -> list[tuple[str, str]]:
+def _rows(
+    manifest: Manifest, path: Path, graph: Path | None, seconds: float
+) -> list[tuple[str, str]]:
     bank, threshold, parity = manifest.memory_bank, manifest.threshold, manifest.parity
     training, size = manifest.training_set, manifest.model_size
     rows = [
@@ -262,9 +306,11 @@ def _rows(manifest: Manifest, path: Path, seconds: float) -> list[tuple[str, str
         ("memory bank", f"{bank.rows} x {bank.dimension}, k = {bank.neighbors}"),
         ("score", f"{manifest.score} ({manifest.method})"),
         ("threshold", f"{threshold.value:.4g}{_interval(threshold)}: {threshold.rule}"),
-        ("file", f"{path.stat().st_size / (1 << 20):.1f} MiB"),
+        ("file", _mebibytes(path)),
         ("time", f"{seconds:.0f} s"),
     ]
+    if graph is not None:
+        rows.insert(-1, ("graph of all classes", f"{graph}, {_mebibytes(graph)}"))
     if parity is not None:
         rows.insert(
             6,
@@ -275,6 +321,10 @@ def _rows(manifest: Manifest, path: Path, seconds: float) -> list[tuple[str, str
             ),
         )
     return rows
+
+
+def _mebibytes(path: Path) -> str:
+    return f"{path.stat().st_size / (1 << 20):.1f} MiB"
 
 
 def _pictures(training: TrainingSet) -> str:

@@ -25,6 +25,13 @@ class Provider(str, enum.Enum):
     CUDA = "cuda"
 
 
+class FlavourName(str, enum.Enum):
+    """Which TensorRT builds and runs plans."""
+
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
 def run_command(command: Callable[..., None]) -> None:
     """Run one function as a command-line program and leave the process.
 
@@ -44,8 +51,9 @@ def run_command(command: Callable[..., None]) -> None:
         except KeyboardInterrupt:
             _leave("interrupted", EXIT_INTERRUPTED)
 
-    # Plain tracebacks: a bug report needs them whole, and rich's renderer slows --help down.
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    # Plain tracebacks: a bug report needs them whole. Plain help: rich takes "[default: 256]" for
+    # markup and drops it.
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(with_sentences)
     app()
 

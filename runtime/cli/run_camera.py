@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchline.runtime.cli.camera_report import print_head, print_summary
+from patchline.runtime.cli.camera_engine import open_camera_engine
+from patchline.runtime.cli.camera_outputs import open_outputs
+from patchline.runtime.cli.camera_report import print_bank, print_head, print_summary
 from patchline.runtime.cli.command import (
     EXIT_ERROR,
+    FlavourName,
     Provider,
     print_error,
     print_warning,
     run_command,
 )
+from patchline.runtime.cli.signals import call_on_hangup, stop_on_signals
 
 if TYPE_CHECKING:
-    from patchline.runtime.camera.source import FrameSource
+    from patchline.runtime.bank_switch import BankSwitch
     from patchline.runtime.engine import Engine
     from patchline.runtime.errors import ImageReadError, WriteError
     from patchline.runtime.outputs.base import Output
@@ -39,7 +42,9 @@ def _finite(value: float | None) -> float | None:
 
 
 def run_camera(
-    engine: Annotated[Path, typer.Option(help="Exported model (.onnx, with its .json).")],
+    engine: Annotated[
+        Path, typer.Option(help="Exported model (.onnx) or its TensorRT plan (.trt), with .json.")
+    ],
     source: Annotated[
         str,
         typer.Option(
@@ -58,6 +63,12 @@ def run_camera(
         float | None,
         typer.Option(callback=_finite, help="Decide by this score, not the manifest's."),
     ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            help="A product's .bank file, for a model without one; SIGHUP reads it again."
+        ),
+    ] = None,
     provider: Annotated[
         Provider, typer.Option(help="Where ONNX Runtime computes.")
     ] = Provider.AUTO,
@@ -65,6 +76,18 @@ def run_camera(
         int | None,
         typer.Option(min=1, max=256, help="CPU threads per inference; all by default."),
     ] = None,
+    device: Annotated[
+        int | None, typer.Option(min=0, help="Index of the GPU that runs a plan; 0 by default.")
+    ] = None,
+    flavour: Annotated[
+        FlavourName | None, typer.Option(help="Which TensorRT; what is installed by default.")
+    ] = None,
+    no_build: Annotated[
+        bool, typer.Option("--no-build", help="A plan that does not fit is an error.")
+    ] = False,
+    no_cuda_graph: Annotated[
+        bool, typer.Option("--no-cuda-graph", help="Launch kernels one by one.")
+    ] = False,
     skip_unreadable: Annotated[
         bool,
         typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read."),
@@ -79,19 +102,31 @@ def run_camera(
     silence_native_logs()  # before the first import of cv2
 
     from patchline.runtime.camera.open import open_source
-    from patchline.runtime.engine import open_engine
-    from patchline.runtime.outputs.overlay import map_threshold
     from patchline.runtime.pipeline import Pipeline
 
     logging.basicConfig(format="warning: %(message)s")
     stop = threading.Event()
     on_unreadable = _warn_of_skipped if skip_unreadable else None
-    with open_engine(engine, provider=provider.value, threads=threads) as opened:
+    switch = _bank_switch(bank, threshold)
+    with contextlib.ExitStack() as open_until_the_end:
+        if switch is not None:  # also while the engine opens, so that no SIGHUP ends the program
+            open_until_the_end.enter_context(call_on_hangup(switch.request))
+        opened = open_until_the_end.enter_context(
+            open_camera_engine(
+                engine,
+                bank,
+                provider=provider,
+                threads=threads,
+                device=device,
+                flavour=flavour,
+                no_build=no_build,
+                no_cuda_graph=no_cuda_graph,
+            )
+        )
         frames = open_source(source, on_unreadable=on_unreadable)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(frames.close)
-            map_value = map_threshold(opened.manifest.threshold, threshold)
-            outputs = _open_outputs(frames, map_value, output, headless, stop)
+            outputs = open_outputs(frames, output, headless, stop)
             on_failure.pop_all()
         print_head(opened, frames, threshold)
         _warm_up(opened)
@@ -102,30 +137,22 @@ def run_camera(
             threshold=threshold,
             max_frames=max_frames,
             stop=stop,
+            before_frame=functools.partial(switch.apply, opened) if switch else None,
             on_output_error=_warn_of_output,
         )
         _run(pipeline, stop)
 
 
-def _open_outputs(
-    source: FrameSource,
-    map_value: float,
-    output: Path | None,
-    headless: bool,
-    stop: threading.Event,
-) -> list[Output]:
-    from patchline.runtime.outputs.annotated import open_annotated_output
-    from patchline.runtime.outputs.jsonl import JsonLines
+def _bank_switch(bank: Path | None, threshold: float | None) -> BankSwitch | None:
+    from patchline.runtime.bank_switch import BankSwitch
 
-    outputs: list[Output] = []
-    if not headless:
-        from patchline.runtime.outputs.window import Window
-
-        outputs.append(Window(stop, map_value))
-    if output is not None:
-        outputs.append(open_annotated_output(output, source, map_value))
-    # Last, so that its lines hold the time that the others took.
-    return [*outputs, JsonLines(sys.stdout)]
+    if bank is None:
+        return None
+    return BankSwitch(
+        bank,
+        on_switched=lambda manifest: print_bank(bank, manifest, threshold),
+        on_refused=lambda error: print_warning(f"{error}. The bank before goes on"),
+    )
 
 
 def _warm_up(engine: Engine) -> None:
@@ -138,7 +165,7 @@ def _warm_up(engine: Engine) -> None:
 
 def _run(pipeline: Pipeline, stop: threading.Event) -> None:
     try:
-        with _signals_set(stop):
+        with stop_on_signals(stop):
             pipeline.run()
     finally:
         print_summary(pipeline.summary)
@@ -148,20 +175,6 @@ def _run(pipeline: Pipeline, stop: threading.Event) -> None:
             print_error(f"not complete: {failed} (see the warning above)")
     if pipeline.failures:
         raise typer.Exit(EXIT_ERROR)
-
-
-@contextlib.contextmanager
-def _signals_set(stop: threading.Event) -> Iterator[None]:
-    def handle(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _release_stdout() -> None:

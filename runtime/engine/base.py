@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,7 +36,7 @@ class Engine(Protocol):
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of the model that runs."""
+        """The manifest of the model that runs; with an external bank, that of the bank."""
 
     @property
     def description(self) -> str:
@@ -50,6 +51,20 @@ class Engine(Protocol):
         Raises:
             FrameError: the frames do not fit the model.
             EngineError: the engine failed or is closed.
+        """
+
+    def load_bank(self, path: Path) -> None:
+        """Judge by another product's memory bank from the next frame on; no rebuild.
+
+        ``manifest`` is the new bank's from then on. A bank that is refused changes nothing.
+
+        Args:
+            path: a ``.bank`` file that was fitted for the model that runs.
+
+        Raises:
+            ConfigurationError: the model holds its own bank.
+            ModelError: the file is missing, damaged, or for another model.
+            EngineError: the engine is closed, or has no room for it.
         """
 
     def close(self) -> None:

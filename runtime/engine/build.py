@@ -7,19 +7,21 @@ import hashlib
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from patchline.runtime import contract
-from patchline.runtime.contract import load_manifest, manifest_path, model_digest
-from patchline.runtime.engine import timing_cache
-from patchline.runtime.engine.build_log import make_log
-from patchline.runtime.engine.build_progress import UNITS, make_monitor
+from patchline.runtime.contract import Manifest, manifest_path, model_digest
 from patchline.runtime.engine.compat import Flavour
-from patchline.runtime.engine.plan import BuildOptions, Device, PlanRecord, record_path
+from patchline.runtime.engine.plans import timing_cache
+from patchline.runtime.engine.plans.bank_rows import bank_shapes, with_bank_rows
+from patchline.runtime.engine.plans.build_log import make_log
+from patchline.runtime.engine.plans.build_progress import UNITS, make_monitor
+from patchline.runtime.engine.plans.record import BuildOptions, Device, PlanRecord, record_path
 from patchline.runtime.errors import BuildError, ConfigurationError, ModelError
 from patchline.runtime.files import staged_files
+from patchline.runtime.graph import GraphManifest, load_any_manifest
 from patchline.runtime.progress import Steps
 
 _MIB = 1 << 20
@@ -32,7 +34,7 @@ class Target:
     Attributes:
         flavour: the TensorRT that builds.
         device: the GPU; ``None`` where there is none (TensorRT for RTX builds without one).
-        options: batch profile, workspace, TF32.
+        options: batch profile, workspace, TF32, rows of an external bank.
     """
 
     flavour: Flavour
@@ -49,8 +51,11 @@ def build_plan(onnx: Path, plan: Path, target: Target, steps: Steps) -> PlanReco
         target: what it is built by and for.
         steps: shows progress. Ctrl-C ends the build at TensorRT's next step.
 
+    Returns:
+        The record that was written; its options are what was really used.
+
     Raises:
-        ConfigurationError: a batch profile that cannot be.
+        ConfigurationError: a batch profile or bank rows that cannot be.
         ModelError: the ONNX file is missing or is not the manifest's, or TensorRT refuses it
             (the node is named).
         BuildError: TensorRT gives no plan (says why, and what to try).
@@ -58,7 +63,8 @@ def build_plan(onnx: Path, plan: Path, target: Target, steps: Steps) -> PlanReco
         KeyboardInterrupt: it was interrupted.
     """
     check_batch(target.options.batch)
-    digest = _checked_digest(onnx)
+    model, digest = _checked_model(onnx)
+    target = replace(target, options=with_bank_rows(target.options, model))
     with steps.step(f"Building {plan.name}", UNITS) as advance, _interruptible() as cancelled:
         monitor = make_monitor(target.flavour.trt, advance, cancelled)
         content = _build(onnx, target, monitor, cancelled)
@@ -89,17 +95,17 @@ def check_batch(batch: tuple[int, int, int]) -> None:
         )
 
 
-def _checked_digest(onnx: Path) -> str:
+def _checked_model(onnx: Path) -> tuple[Manifest | GraphManifest, str]:
     if not onnx.is_file():
         raise ModelError(f"{onnx} does not exist. export-model writes it; copy it here")
-    manifest = load_manifest(manifest_path(onnx))
+    manifest = load_any_manifest(manifest_path(onnx))
     digest = model_digest(onnx)
     if manifest.onnx is None or manifest.onnx.sha256 != digest:
         raise ModelError(
             f"{onnx} is not the file that {manifest_path(onnx).name} was written for. Copy both "
             "again, or export the model again"
         )
-    return digest
+    return manifest, digest
 
 
 def _build(onnx: Path, target: Target, monitor: Any, cancelled: threading.Event) -> bytes:
@@ -135,10 +141,18 @@ def _configure(trt: Any, builder: Any, network: Any, config: Any, options: Build
     profile = builder.create_optimization_profile()
     inputs = [network.get_input(at) for at in range(network.num_inputs)]
     for tensor in inputs:
-        if tensor.name == contract.FRAMES:
-            frame = tuple(tensor.shape)[1:]
-            profile.set_shape(tensor.name, *((count, *frame) for count in options.batch))
+        shapes = _profile_shapes(tensor.name, tuple(tensor.shape), options)
+        if shapes is not None:
+            profile.set_shape(tensor.name, *shapes)
     config.add_optimization_profile(profile)
+
+
+def _profile_shapes(
+    name: str, shape: tuple[int, ...], options: BuildOptions
+) -> list[tuple[int, ...]] | None:
+    if name == contract.FRAMES:
+        return [(count, *shape[1:]) for count in options.batch]
+    return bank_shapes(name, shape, options.bank_rows) if options.bank_rows else None
 
 
 def _refusal(onnx: Path, flavour: Flavour, parser: Any) -> str:

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from patchline.runtime import contract
+from patchline.runtime.bank import check_fits, check_given, load_bank
 from patchline.runtime.contract import Manifest
 from patchline.runtime.engine.base import Prediction
+from patchline.runtime.engine.onnx_checks import check_against_model, check_digest
 from patchline.runtime.errors import (
     ConfigurationError,
     EngineError,
-    ManifestError,
     MissingExtraError,
     ModelError,
 )
-from patchline.runtime.preprocess import RESIZE, Frame, check_frames
+from patchline.runtime.graph import GraphManifest, load_any_manifest
+from patchline.runtime.preprocess import Frame, check_frames
 
 logger = logging.getLogger(__name__)
 
 PROVIDERS = ("auto", "cpu", "cuda")
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _FATAL = 4  # ONNX Runtime's own log level: failures reach the caller as exceptions
+
+
+@dataclass(frozen=True)
+class _Product:
+    """What is judged by; exchanged as one, so that no frame meets parts of two.
+
+    Attributes:
+        manifest: of the product.
+        inputs: the graph's inputs after ``frames`` as values of ONNX Runtime, where the product's
+            bank is one of them.
+    """
+
+    manifest: Manifest
+    inputs: Mapping[str, Any]
 
 
 class OnnxRuntimeEngine:
@@ -35,27 +53,43 @@ class OnnxRuntimeEngine:
         provider: ``cpu``, ``cuda`` (an error where it cannot be had), or ``auto``: CUDA where it
             works, otherwise the CPU, said in the log.
         threads: CPU threads of one inference; one per core by default.
+        bank: a product's ``.bank`` file, for a graph without one.
 
     Raises:
-        ModelError: the file is missing or damaged, or its manifest is missing, edited or newer.
+        ConfigurationError: a graph without a bank, or a bank for a model that holds its own.
+        ModelError: the file is missing or damaged, its manifest is missing, edited or newer, or
+            the bank is damaged or for another graph.
         EngineError: ONNX Runtime or the asked provider is not there.
     """
 
-    def __init__(self, path: Path, *, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        bank: Path | None = None,
+    ) -> None:
         if provider not in PROVIDERS:
             raise ConfigurationError(f"provider is {provider!r}, expected one of {PROVIDERS}")
         if not path.is_file():
             raise ModelError(f"{path} does not exist. export-model writes it")
-        self._manifest = contract.load_manifest(contract.manifest_path(path))
-        _check_digest(path, self._manifest)
+        self._path, self._graph = path, load_any_manifest(contract.manifest_path(path))
+        check_given(self._graph, bank, path)
+        check_digest(path, self._graph)
         self._runtime = import_onnxruntime()
         self._session: Any = self._open(path, provider, threads)
-        _check_against_model(self._session, self._manifest, path)
+        check_against_model(self._session, self._graph, path)
+        self._product = (
+            _Product(self._graph, {})
+            if isinstance(self._graph, Manifest)
+            else self._take(self._graph, cast(Path, bank))
+        )
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of the model that runs."""
-        return self._manifest
+        """The manifest of the model that runs; with an external bank, that of the bank."""
+        return self._product.manifest
 
     @property
     def description(self) -> str:
@@ -66,22 +100,53 @@ class OnnxRuntimeEngine:
         """Judge uint8 ``[B, H, W, 3]`` frames; see :meth:`Engine.infer`."""
         if self._session is None:
             raise EngineError("the engine is closed")
-        check_frames(frames, self._manifest.model_size)
-        inputs = {contract.FRAMES: np.ascontiguousarray(frames)}
+        product = self._product  # once, since another may take its place meanwhile
+        check_frames(frames, product.manifest.model_size)
         try:
-            return Prediction(*self._session.run(list(contract.OUTPUTS), inputs))
+            return Prediction(*self._run(np.ascontiguousarray(frames), product.inputs))
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise EngineError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
+    def load_bank(self, path: Path) -> None:
+        """Judge by another product's bank from the next frame on; see :meth:`Engine.load_bank`."""
+        if self._session is None:
+            raise EngineError("the engine is closed")
+        check_given(self._graph, path, self._path)
+        self._product = self._take(cast(GraphManifest, self._graph), path)
+
     def close(self) -> None:
-        """Release the session. A second call does nothing."""
+        """Release the session and the bank. A second call does nothing."""
         self._session = None
+        self._product = _Product(self._product.manifest, {})
 
     def __enter__(self) -> OnnxRuntimeEngine:
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
         self.close()
+
+    def _take(self, graph: GraphManifest, path: Path) -> _Product:
+        bank = load_bank(path)
+        check_fits(bank, graph, path, self._path)
+        where = "cuda" if self._provider == _CUDA else "cpu"
+        make = self._runtime.OrtValue.ortvalue_from_numpy
+        try:
+            inputs = {name: make(array, where, 0) for name, array in bank.tensors.items()}
+        except Exception as error:  # as above
+            raise EngineError(
+                f"no room for {path.name} ({bank.rows} rows): {_first_line(error)}. Close what "
+                "else uses the GPU"
+            ) from error
+        return _Product(bank.manifest, inputs)
+
+    def _run(self, frames: Frame, bank: Mapping[str, Any]) -> list[Any]:
+        outputs = list(contract.OUTPUTS)
+        if not bank:
+            found: list[Any] = self._session.run(outputs, {contract.FRAMES: frames})
+            return found
+        # The bank stays where it was put: nothing of it is copied per frame.
+        given = {contract.FRAMES: self._runtime.OrtValue.ortvalue_from_numpy(frames), **bank}
+        return [value.numpy() for value in self._session.run_with_ort_values(outputs, given)]
 
     def _open(self, path: Path, provider: str, threads: int | None) -> Any:
         options = self._runtime.SessionOptions()
@@ -128,36 +193,6 @@ def import_onnxruntime() -> Any:
     # A line without a network, and pictures that are nobody else's business: nothing is reported.
     onnxruntime.disable_telemetry_events()
     return onnxruntime
-
-
-def _check_digest(path: Path, manifest: Manifest) -> None:
-    if manifest.onnx is None:
-        raise ManifestError(f"{contract.manifest_path(path)}: onnx: the field is missing")
-    found = contract.model_digest(path)
-    if found != manifest.onnx.sha256:
-        raise ManifestError(
-            f"{contract.manifest_path(path)}: onnx.sha256 is {manifest.onnx.sha256[:12]}…, but "
-            f"{path.name} has {found[:12]}…. The two files are not from the same export, or one "
-            "was changed: copy both again"
-        )
-
-
-def _check_against_model(session: Any, manifest: Manifest, path: Path) -> None:
-    beside = contract.manifest_path(path)
-    text = session.get_modelmeta().custom_metadata_map.get(contract.METADATA_KEY)
-    if text is None:
-        raise ModelError(f"{path} holds no {contract.METADATA_KEY}: it is no Patchline model")
-    differences = contract.differing_fields(manifest, contract.parse_manifest(text, str(path)))
-    if differences:
-        raise ManifestError(f"{beside} was edited. {'; '.join(differences)}")
-    if manifest.preprocessing.resize != RESIZE:
-        raise ManifestError(
-            f"{beside}: preprocessing.resize is {manifest.preprocessing.resize!r}, and this "
-            f"Patchline resizes by {RESIZE!r}. Export the model again"
-        )
-    names = [item.name for item in session.get_outputs()]
-    if names != list(contract.OUTPUTS) or session.get_inputs()[0].name != contract.FRAMES:
-        raise ModelError(f"{path} has outputs {names}, expected {list(contract.OUTPUTS)}")
 
 
 def _first_line(error: Exception) -> str:

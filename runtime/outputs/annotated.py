@@ -22,13 +22,12 @@ from patchline.runtime.verdict import JudgedFrame, Verdict
 _JPEG_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
 
-def open_annotated_output(path: Path, source: FrameSource, map_value: float) -> Output:
+def open_annotated_output(path: Path, source: FrameSource) -> Output:
     """Open the annotated output that a path names, and make sure that it can be written.
 
     Args:
         path: ending in .mp4, .avi or .mkv for a video; otherwise a folder, made if need be.
         source: gives the frame rate, and must not be written over.
-        map_value: see :func:`~patchline.runtime.outputs.overlay.annotate`.
 
     Raises:
         ConfigurationError: another kind of file, or a path in or over the source.
@@ -37,12 +36,12 @@ def open_annotated_output(path: Path, source: FrameSource, map_value: float) -> 
     _check_apart(path, source)
     if path.suffix.lower() in VIDEO_CODECS and not path.is_dir():
         fps = source.fps or (LIVE_FPS if source.is_live else PICTURES_FPS)
-        return AnnotatedVideo(path, fps, map_value)
+        return AnnotatedVideo(path, fps)
     if path.suffix and not path.is_dir():
         raise ConfigurationError(
             f"--output {path}: expected a video ending in {', '.join(VIDEO_CODECS)}, or a folder"
         )
-    return AnnotatedPictures(path, source, map_value)
+    return AnnotatedPictures(path, source)
 
 
 class AnnotatedPictures:
@@ -55,11 +54,10 @@ class AnnotatedPictures:
         WriteError: the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path, source: FrameSource, map_value: float) -> None:
+    def __init__(self, folder: Path, source: FrameSource) -> None:
         self.name = str(folder)
         self._folder = folder
         self._source_path = None if source.path is None else source.path.resolve()
-        self._map_value = map_value
         check_writable(folder)
 
     def write(self, judged: JudgedFrame) -> None:
@@ -69,7 +67,7 @@ class AnnotatedPictures:
             WriteError: it cannot be written, or would replace a picture of the source.
         """
         target = self._target(judged)
-        content = _encode(annotate(judged, self._map_value), target)
+        content = _encode(annotate(judged), target)
         with write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             # Beside and renamed: a full disk leaves no half picture, and a link is replaced

@@ -47,6 +47,7 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
     file = {} if verdict.file is None else {"file": verdict.file}
     return {
         "time": verdict.time.isoformat(timespec="milliseconds"),
+        "class": verdict.class_name,
         "source": verdict.source,
         "frame": verdict.frame,
         **file,

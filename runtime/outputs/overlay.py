@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from patchline.runtime.contract import Threshold
 from patchline.runtime.outputs.caption import draw_caption
 from patchline.runtime.preprocess import Frame, to_bgr8
 from patchline.runtime.verdict import JudgedFrame
@@ -20,26 +19,14 @@ _LINE_SHARE = 1 / 360
 _DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
 
 
-def map_threshold(manifest: Threshold, threshold: float | None) -> float:
-    """The map value of the contour, when frames are decided by ``threshold``.
-
-    It is the manifest's own, moved in proportion where another threshold was asked for, so that
-    the picture and the verdict go on saying the same.
-    """
-    if threshold is None or manifest.value <= 0:
-        return manifest.map_value
-    return manifest.map_value * threshold / manifest.value
-
-
-def annotate(judged: JudgedFrame, map_value: float) -> Frame:
+def annotate(judged: JudgedFrame) -> Frame:
     """Draw the heat map, its contour and a caption on the frame.
 
-    The colours are on a fixed scale relative to ``map_value``, never on the picture's own
+    The colours are on a fixed scale relative to the map's threshold, never on the picture's own
     range: a good part stays clean, and the same colour means the same on every picture.
 
     Args:
         judged: the frame, of any kind that ``preprocess`` takes, with its map and verdict.
-        map_value: map values at or above it are inside the contour.
 
     Returns:
         uint8 ``[H, W, 3]`` BGR of the frame's own size; the frame itself is not touched.
@@ -47,6 +34,7 @@ def annotate(judged: JudgedFrame, map_value: float) -> Frame:
     frame = to_bgr8(judged.captured.image)
     height, width = frame.shape[:2]
     anomaly_map = cv2.resize(judged.anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
+    map_value = judged.map_value
     picture = blend_heat(frame, np.asarray(anomaly_map / max(map_value, 1e-12), np.float32))
     draw_contour(picture, anomaly_map >= map_value)
     draw_caption(picture, judged.verdict)

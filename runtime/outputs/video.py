@@ -35,17 +35,15 @@ class AnnotatedVideo:
     Args:
         path: ending in one of :data:`VIDEO_CODECS`; an older file there is replaced.
         fps: frames per second.
-        map_value: see :func:`~patchline.runtime.outputs.overlay.annotate`.
 
     Raises:
         WriteError: nothing can be written there, or this OpenCV has no encoder for it.
     """
 
-    def __init__(self, path: Path, fps: float, map_value: float) -> None:
+    def __init__(self, path: Path, fps: float) -> None:
         self.name = str(path)
         self._path = path
         self._fps = fps
-        self._map_value = map_value
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._count = 0
@@ -59,7 +57,7 @@ class AnnotatedVideo:
         Raises:
             WriteError: the file cannot be opened, or the disk is full.
         """
-        picture = annotate(judged, self._map_value)
+        picture = annotate(judged)
         if self._writer is None:
             self._size = picture.shape[:2]
             self._writer = _open_writer(self._path, self._fps, self._size, self._path)

@@ -21,7 +21,6 @@ class Window:
 
     Args:
         stop: set when the user closes the window.
-        map_value: see :func:`~patchline.runtime.outputs.overlay.annotate`.
 
     Raises:
         ConfigurationError: this OpenCV, or this machine, has no windows.
@@ -29,9 +28,8 @@ class Window:
 
     name = "the live view"
 
-    def __init__(self, stop: threading.Event, map_value: float) -> None:
+    def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self._map_value = map_value
         self._is_open = False
         _check_display()
         try:
@@ -50,7 +48,7 @@ class Window:
             WriteError: the window system failed.
         """
         try:
-            cv2.imshow(_TITLE, annotate(judged, self._map_value))
+            cv2.imshow(_TITLE, annotate(judged))
             key = cv2.waitKey(1) & 0xFF
             is_closed = cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
         except cv2.error as error:

@@ -68,6 +68,18 @@ def test_latency_writes_both_graphs(tmp_path: Path) -> None:
     assert results["graphs"]["model"]["runs"] == 3
 
 
+def test_external_bank_writes_both_graphs_and_their_ratio(tmp_path: Path) -> None:
+    sizes = ("--bank-rows", "64", "--bank-rows", "320", "--image-size", "64", "--rounds", "3")
+    _run("external_bank", *sizes, "--out", str(tmp_path))
+    results = _only_result(tmp_path)["results"]
+    assert isinstance(results, dict)
+    assert set(results["banks"]) == {"64", "320"}
+    for bank in results["banks"].values():
+        assert set(bank["graphs"]) == {"embedded", "external"}
+        assert bank["external_over_embedded"]["median"] > 0
+        assert 0 <= bank["largest_relative_error"] < 1e-3
+
+
 def test_accuracy_on_drawn_pictures(tmp_path: Path) -> None:
     write_demo_data(tmp_path / "data", good=6, test_good=2, test_defective=4, size=(128, 128))
     tiny = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from patchline.runtime.contract import ModelSize
+from patchline.runtime.engine.plans.record import BuildOptions, Device, PlanRecord
 from patchline.runtime.preprocess import preprocess
 
 from .tools import HELPERS, STAND_IN, Run, needs_cmake, needs_compiler, run, script, write
@@ -97,6 +98,20 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "threshold": {"value": 0.5, "interval": [0.1, 0.9], "tail": None},
         "onnx": {"file": "bottle.onnx", "sha256": DIGEST},
     } | changes
+
+
+def record(device: Device | None) -> dict[str, Any]:
+    """A plan's record as build-engine writes it."""
+    written = PlanRecord(
+        onnx_sha256=DIGEST,
+        plan_sha256="c" * 64,
+        flavour="tensorrt",
+        version="11.4.0",
+        device=device,
+        options=BuildOptions(),
+    )
+    fields: dict[str, Any] = json.loads(written.to_json())
+    return fields
 
 
 class Model:
@@ -220,7 +235,7 @@ class TestScores:
         assert len(lines(model.score(model.picture("a.ppm", noise())))) == 1
 
     def test_a_matching_record_is_no_obstacle(self, model: Model) -> None:
-        model.record(onnx_sha256=DIGEST, tensorrt_version="10.3.0")
+        model.record(onnx_sha256=DIGEST, version="10.3.0")
         assert len(lines(model.score(model.picture("a.ppm", noise())))) == 1
 
     def test_a_name_with_quotes(self, model: Model) -> None:
@@ -245,9 +260,17 @@ class TestManifests:
         write(model.folder / "bottle.json", text)
         assert "bottle.json is no manifest" in refused(model.score("a.ppm"))
 
+    def test_of_a_graph_without_a_bank(self, model: Model) -> None:
+        model.manifest(kind="graph", graph_version=1)
+        assert refused(model.score("a.ppm")) == (
+            "score_images: bottle.json describes a model without a memory bank, and this program "
+            "hands over none. Give a plan that holds its own: export-model without --bank external"
+        )
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
+            ({"kind": "model", "schema_version": 2}, "schema_version is 2, expected 1"),
             ({"schema_version": 2}, "schema_version is 2, expected 1"),
             ({"schema_version": None}, "schema_version is null, expected 1"),
             ({"schema_version": 1.0}, "schema_version is 1.0, expected 1"),
@@ -277,20 +300,28 @@ class TestPlans:
 
     def test_of_another_machine(self, model: Model) -> None:
         write(model.folder / "bottle.trt", "something else")
-        model.record(
-            onnx_sha256=DIGEST,
-            tensorrt_version="11.4.0",
-            gpu_name="NVIDIA H200",
-            compute_capability="9.0",
-        )
+        model.record(**record(Device(gpu="NVIDIA H200", compute_capability="9.0")))
         result = model.score(model.picture("a.ppm", noise()))
         assert "TensorRT: the magic tag does not match" in result.stderr.splitlines()
         flavour = "tensorrt 10.3.0" if "10.3.0" in refused(result) else "tensorrt-rtx 1.7.1"
         assert refused(result) == (
             f"score_images: bottle.trt does not load with {flavour} on Stand-in (8.7); it was "
-            "built with TensorRT 11.4.0 for NVIDIA H200 (9.0). Rebuild it here: build-engine "
+            "built with tensorrt 11.4.0 for NVIDIA H200 (9.0). Rebuild it here: build-engine "
             "bottle.onnx"
         )
+
+    def test_built_where_there_was_no_gpu(self, model: Model) -> None:
+        write(model.folder / "bottle.trt", "something else")
+        model.record(**record(None))
+        assert "; it was built with tensorrt 11.4.0 for no GPU. Rebuild" in self.refused(model)
+
+    @pytest.mark.parametrize("fields", [{}, {"device": "Orin"}, {"device": {"gpu": 7}}])
+    def test_a_record_of_another_kind_does_no_harm(
+        self, model: Model, fields: dict[str, Any]
+    ) -> None:
+        write(model.folder / "bottle.trt", "something else")
+        model.record(**fields)
+        assert "; it was built with ? ? for " in self.refused(model)
 
     def test_that_does_not_load_without_a_record(self, model: Model) -> None:
         write(model.folder / "bottle.trt", "something else")
@@ -315,6 +346,15 @@ class TestPlans:
         model.plan(words)
         message = self.refused(model)
         assert f"in name, type or shape of: {wrong}. Rebuild it here" in message
+
+    def test_that_takes_its_bank_as_inputs(self, model: Model) -> None:
+        model.plan(f"height={HEIGHT} width={WIDTH} bank=beside")
+        assert self.refused(model) == (
+            "score_images: bottle.trt has inputs other than frames: memory_bank, bank_squares, "
+            "bank_statistics. Give a plan that holds its memory bank: export-model without "
+            "--bank external"
+        )
+        assert "not released" not in model.score("a.ppm").stderr
 
     @pytest.mark.parametrize("tensors", [3, 5])
     def test_with_other_tensors(self, model: Model, tensors: int) -> None:

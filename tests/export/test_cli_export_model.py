@@ -173,6 +173,7 @@ class TestClasses:
             "--batch-size": "3",
             "--memory-budget": "512M",
             "--device": "cpu",
+            "--bank": "external",
         }
         words = ["--cls", "lids", "--skip-unreadable", *itertools.chain(*options.items())]
         assert call(*words, "--data", data).status == 0
@@ -192,6 +193,7 @@ class TestClasses:
             "memory_budget_bytes": 512 << 20,
             "skip_unreadable": True,
             "device": "cpu",
+            "bank": "external",
         }
 
 
@@ -330,5 +332,5 @@ def test_help_names_every_option_and_needs_no_torch() -> None:
         check=True,
         env={"COLUMNS": "200", "NO_COLOR": "1"},
     )
-    for option in ("--cls", "--data", "--config", "--weights", "--memory-budget", "--json"):
+    for option in ("--cls", "--data", "--bank", "--config", "--memory-budget", "--json"):
         assert option in finished.stdout

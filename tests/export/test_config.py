@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from patchline.export.config import FitSettings, load_settings, parse_bytes, parse_size
+from patchline.export.config import FitSettings, load_settings, parse_size
+from patchline.runtime.byte_size import parse_bytes
 from patchline.runtime.errors import ConfigurationError
 
 

@@ -15,7 +15,6 @@ import torch
 
 from patchline.calibration.folds import assign_calibration, assign_folds
 from patchline.calibration.threshold import caveat, derive_threshold
-from patchline.export.config import parse_bytes
 from patchline.export.coreset import coreset_size, greedy_coreset
 from patchline.export.cross_fit import HeadSettings, HeldOut, cross_fit
 from patchline.export.datasets import digest_of, good_pictures
@@ -25,6 +24,7 @@ from patchline.export.features import TrainingFeatures, extract_features, read_f
 from patchline.export.fit import FittedModel, choose_device, fit
 from patchline.export.memory import MemoryPlan, plan_memory
 from patchline.export.scores import SCORES
+from patchline.runtime.byte_size import parse_bytes
 from patchline.runtime.contract import DistanceStatistics, load_manifest, manifest_path
 from patchline.runtime.engine import open_engine
 from patchline.runtime.errors import ConfigurationError, DataError, ImageReadError

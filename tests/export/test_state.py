@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from patchline.export.state import TrainingState, load_state, save_state, state_path
+from patchline.export.state import Place, TrainingState, load_state, save_state, state_path
 from patchline.runtime.contract import load_manifest, manifest_path
 from patchline.runtime.errors import ManifestError, ModelError
 
@@ -45,6 +46,24 @@ def test_what_goes_in_comes_out(model: Path, tmp_path: Path) -> None:
     found = load_state(path)
     assert found.manifest == state.manifest
     assert torch.equal(found.memory_bank, bank)
+
+
+@pytest.mark.parametrize("place", ["embedded", "external"])
+def test_it_says_where_the_bank_is(model: Path, tmp_path: Path, place: Place) -> None:
+    state = replace(load_state(state_path(model)), bank=place)
+    save_state(state, tmp_path / "state.safetensors")
+    assert load_state(tmp_path / "state.safetensors").bank == place
+
+
+def test_a_state_that_does_not_say_it_is_of_an_embedded_bank(state_file: Path) -> None:
+    with safetensors.safe_open(state_file, framework="pt") as file:
+        bank, metadata = file.get_tensor("memory_bank"), file.metadata()
+    assert metadata.pop("bank") == "embedded"
+    safetensors.torch.save_file({"memory_bank": bank}, state_file, metadata)
+    assert load_state(state_file).bank == "embedded"
+    safetensors.torch.save_file({"memory_bank": bank}, state_file, metadata | {"bank": "cloud"})
+    with pytest.raises(ModelError, match=r"the bank is 'cloud', expected one of .*upgrade"):
+        load_state(state_file)
 
 
 def test_a_view_of_a_larger_tensor_is_saved_as_what_it_shows(model: Path, tmp_path: Path) -> None:

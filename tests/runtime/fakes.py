@@ -13,7 +13,7 @@ import numpy as np
 from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.contract import Manifest
 from patchline.runtime.engine import Prediction
-from patchline.runtime.errors import EngineError
+from patchline.runtime.errors import ConfigurationError, EngineError
 from patchline.runtime.preprocess import Frame, check_frames
 from patchline.runtime.verdict import JudgedFrame, StageTimes, Verdict
 
@@ -36,6 +36,9 @@ class FakeEngine:
         check_frames(frames, self.manifest.model_size)
         anomaly_map = frames.mean(axis=3, dtype=np.float32)
         return Prediction(anomaly_map.max(axis=(1, 2)), anomaly_map, anomaly_map / 2)
+
+    def load_bank(self, path: Path) -> None:
+        raise ConfigurationError(f"a fake holds its own memory bank, so {path} would not be used")
 
     def close(self) -> None:
         self._is_closed = True
@@ -149,6 +152,7 @@ def judged_frame(
     *,
     score: float = 100.0,
     threshold: float = THRESHOLD,
+    map_value: float = THRESHOLD,
     index: int = 0,
     file: str | None = None,
 ) -> JudgedFrame:
@@ -157,5 +161,5 @@ def judged_frame(
         anomaly_map = np.zeros((32, 32), np.float32)
     captured = CapturedFrame(image, index, NOON, 1.5, file)
     times = StageTimes(read_ms=1.5, wait_ms=0.25, preprocess_ms=2.0, infer_ms=3.0, output_ms=4.0)
-    verdict = Verdict(index, "a fake", file, NOON, score, threshold, times)
-    return JudgedFrame(verdict, captured, anomaly_map)
+    verdict = Verdict("lamp", index, "a fake", file, NOON, score, threshold, times)
+    return JudgedFrame(verdict, captured, anomaly_map, map_value)

@@ -19,14 +19,15 @@ from onnx import TensorProto, helper
 
 from patchline.runtime import contract
 from patchline.runtime.contract import manifest_path, model_digest
-from patchline.runtime.engine import build, timing_cache
+from patchline.runtime.engine import build
 from patchline.runtime.engine.build import Target, build_plan, check_batch
-from patchline.runtime.engine.build_lock import build_lock
-from patchline.runtime.engine.build_log import make_log
-from patchline.runtime.engine.build_progress import UNITS, make_monitor
 from patchline.runtime.engine.compat import load_flavour
-from patchline.runtime.engine.plan import BuildOptions, Device, load_record
-from patchline.runtime.engine.timing_cache import timing_cache_path
+from patchline.runtime.engine.plans import timing_cache
+from patchline.runtime.engine.plans.build_lock import build_lock
+from patchline.runtime.engine.plans.build_log import make_log
+from patchline.runtime.engine.plans.build_progress import UNITS, make_monitor
+from patchline.runtime.engine.plans.record import BuildOptions, Device, load_record
+from patchline.runtime.engine.plans.timing_cache import timing_cache_path
 from patchline.runtime.errors import BuildError, ConfigurationError, ManifestError, ModelError
 from patchline.runtime.progress import Advance, SilentSteps
 

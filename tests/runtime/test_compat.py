@@ -13,6 +13,7 @@ import pytest
 
 from patchline.runtime.engine import compat
 from patchline.runtime.engine.compat import load_flavour
+from patchline.runtime.engine.inference.plan_io import DTYPES
 from patchline.runtime.errors import ConfigurationError, EngineError, MissingExtraError
 
 ENGINE = Path(__file__).parents[2] / "runtime" / "engine"
@@ -26,10 +27,21 @@ CLASSES = {
     "parser": "OnnxParser",
     "cache": "ITimingCache",
     "profile": "IOptimizationProfile",
+    "runtime": "Runtime",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
 }
-"""Our names for TensorRT's objects."""
+"""Our names for TensorRT's objects, also as attributes: ``self._context``."""
 
-MODULES = ("build", "build_log", "build_progress", "compat", "timing_cache")
+BUILDING = ("build", "plans/build_log", "plans/build_progress", "compat", "plans/timing_cache")
+RUNNING = (
+    "plans/plan_file",
+    "inference/plan_io",
+    "inference/compute",
+    "inference/runs",
+    "inference/loaded_plan",
+)
+MODULES = BUILDING + RUNNING
 
 
 def taken(source: str) -> set[tuple[str, str]]:
@@ -39,11 +51,18 @@ def taken(source: str) -> set[tuple[str, str]]:
         if not isinstance(node, ast.Attribute):
             continue
         owner = node.value
-        if isinstance(owner, ast.Name) and owner.id in CLASSES:
-            found.add((CLASSES[owner.id], node.attr))
-        elif isinstance(owner, ast.Attribute) and getattr(owner.value, "id", "") == "trt":
+        if name_of(owner) in CLASSES:
+            found.add((CLASSES[name_of(owner)], node.attr))
+        elif isinstance(owner, ast.Attribute) and name_of(owner.value) == "trt":
             found.add((owner.attr, node.attr))
     return found
+
+
+def name_of(node: ast.expr) -> str:
+    """``context`` of ``context`` and of ``self._context``."""
+    if isinstance(node, ast.Attribute):
+        return node.attr.removeprefix("_")
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def missing(source: str, api: dict[str, Any]) -> set[tuple[str, str]]:
@@ -67,11 +86,42 @@ def test_all_versions_are_held_against() -> None:
     source = "".join((ENGINE / f"{module}.py").read_text() for module in MODULES)
     assert ("IBuilderConfig", "set_timing_cache") in taken(source)
     assert ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") in taken(source)
+    assert {
+        ("top", "Runtime"),
+        ("Runtime", "deserialize_cuda_engine"),
+        ("ICudaEngine", "get_tensor_profile_shape"),
+        ("ICudaEngine", "device_memory_size_v2"),
+        ("ExecutionContextAllocationStrategy", "USER_MANAGED"),
+        ("TensorIOMode", "INPUT"),
+        ("IExecutionContext", "execute_async_v3"),
+        ("IExecutionContext", "set_device_memory"),
+    } <= taken(source)
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_the_types_of_tensors_exist_in_every_version(path: Path) -> None:
+    assert set(DTYPES) <= set(json.loads(path.read_text())["DataType"])
+
+
+def test_what_runs_a_plan_exists_in_tensorrt_for_rtx() -> None:
+    """In the module itself, which is installed for the tests."""
+    trt = pytest.importorskip("tensorrt_rtx_bindings")
+    source = "".join((ENGINE / f"{module}.py").read_text() for module in RUNNING)
+    for owner, attribute in taken(source):
+        assert hasattr(trt if owner == "top" else getattr(trt, owner), attribute)
+    assert all(hasattr(trt.DataType, name) for name in DTYPES)
 
 
 @pytest.mark.parametrize(
     "source",
-    ["trt.BuilderFlag.FP16", "config.int8_calibrator = 1", "builder.platform_has_fast_fp16"],
+    [
+        "trt.BuilderFlag.FP16",
+        "config.int8_calibrator = 1",
+        "builder.platform_has_fast_fp16",
+        "engine.device_memory_size",
+        "self._context.execute_async_v2(1)",
+        "self.flavour.trt.DataType.FP128",
+    ],
 )
 def test_what_a_version_dropped_is_found(source: str) -> None:
     newest = json.loads(API[-1].read_text())

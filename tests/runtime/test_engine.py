@@ -16,7 +16,10 @@ from patchline.runtime import contract
 from patchline.runtime.contract import load_manifest, manifest_path
 from patchline.runtime.engine import Engine, open_engine
 from patchline.runtime.engine import onnxruntime as module
+from patchline.runtime.engine.cuda.gpu import open_gpu
 from patchline.runtime.engine.onnxruntime import OnnxRuntimeEngine
+from patchline.runtime.engine.recovery import RecoveringEngine
+from patchline.runtime.engine.tensorrt import TensorRTEngine
 from patchline.runtime.errors import (
     ConfigurationError,
     EngineError,
@@ -26,6 +29,8 @@ from patchline.runtime.errors import (
     ModelError,
 )
 
+from .fake_cuda import World, install
+from .fake_tensorrt import make_flavour, write_plan
 from .fakes import FakeEngine
 from .tiny_model import (
     SIZE,
@@ -35,15 +40,27 @@ from .tiny_model import (
     write_tiny_model,
 )
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {
-    "fake": lambda path: FakeEngine(load_manifest(manifest_path(path))),
-    "onnxruntime": open_engine,
+
+def open_plan(path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """A plan of the model on a fake GPU."""
+    world = World()
+    install(monkeypatch, world)
+    return TensorRTEngine(write_plan(path), flavour=make_flavour(world), gpu=open_gpu())
+
+
+ENGINES: dict[str, Callable[[Path, pytest.MonkeyPatch], Engine]] = {
+    "fake": lambda path, _: FakeEngine(load_manifest(manifest_path(path))),
+    "onnxruntime": lambda path, _: open_engine(path),
+    "tensorrt": open_plan,
+    "recovering": lambda path, patch: RecoveringEngine(lambda: open_plan(path, patch)),
 }
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Engine]:
-    with ENGINES[request.param](tiny_model) as opened:
+def engine(
+    request: pytest.FixtureRequest, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
+    with ENGINES[request.param](tiny_model, monkeypatch) as opened:
         yield opened
 
 

@@ -23,9 +23,10 @@ from patchline.runtime.outputs.annotated import AnnotatedPictures, open_annotate
 from patchline.runtime.outputs.base import OutputClosedError
 from patchline.runtime.outputs.caption import ANOMALOUS_COLOR, GOOD_COLOR
 from patchline.runtime.outputs.jsonl import JsonLines
-from patchline.runtime.outputs.overlay import annotate, map_threshold
+from patchline.runtime.outputs.overlay import annotate
 from patchline.runtime.outputs.video import AnnotatedVideo, fit
 from patchline.runtime.outputs.window import Window
+from patchline.runtime.verdict import map_threshold
 
 from .fakes import FakeSource, gray, judged_frame
 from .tiny_model import THRESHOLD, make_manifest
@@ -47,6 +48,7 @@ def test_a_line_holds_what_the_issue_promises() -> None:
     (line,) = file.getvalue().splitlines()
     assert json.loads(line) == {
         "time": "2024-05-17T12:00:00.000+02:00",
+        "class": "lamp",
         "source": "a fake",
         "frame": 7,
         "file": "a/ä.png",
@@ -107,14 +109,14 @@ def test_a_refused_line_is_an_end_or_an_error(refusal: OSError, error: type[Exce
 @pytest.mark.parametrize("size", [(64, 64), (48, 640), (480, 640), (640, 64), (2160, 3840)])
 def test_an_annotated_picture_has_the_frames_own_size(size: tuple[int, int]) -> None:
     image = gray(90, *size)
-    picture = annotate(judged_frame(image, spot_map(400.0), score=400.0), THRESHOLD)
+    picture = annotate(judged_frame(image, spot_map(400.0), score=400.0))
     assert (picture.shape, picture.dtype) == (image.shape, np.uint8)
     np.testing.assert_array_equal(image, gray(90, *size))  # the frame itself is not drawn on
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3)])
 def test_even_a_sliver_can_be_annotated(size: tuple[int, int]) -> None:
-    assert annotate(judged_frame(gray(90, *size)), THRESHOLD).shape == (*size, 3)
+    assert annotate(judged_frame(gray(90, *size))).shape == (*size, 3)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 300), (2160, 3840)])
@@ -122,7 +124,7 @@ def test_even_a_sliver_can_be_annotated(size: tuple[int, int]) -> None:
 def test_border_and_banner_show_the_verdict_at_every_size(
     size: tuple[int, int], score: float, color: tuple[int, int, int]
 ) -> None:
-    picture = annotate(judged_frame(gray(90, *size), score=score), THRESHOLD)
+    picture = annotate(judged_frame(gray(90, *size), score=score))
     for corner in (picture[0, 0], picture[-1, -1]):
         assert tuple(corner) == color
     text = (picture[: size[0] // 3] > 180).all(axis=2)
@@ -132,13 +134,13 @@ def test_border_and_banner_show_the_verdict_at_every_size(
 def test_a_good_part_stays_as_it_is_below_the_banner() -> None:
     image = gray(90, 480, 640)
     noisy = np.random.default_rng(0).uniform(0, 0.74 * THRESHOLD, (32, 32)).astype(np.float32)
-    picture = annotate(judged_frame(image, noisy), THRESHOLD)
+    picture = annotate(judged_frame(image, noisy))
     np.testing.assert_array_equal(picture[60:-10, 10:-10], image[60:-10, 10:-10])
 
 
 def test_a_defect_glows_where_it_is_and_nowhere_else() -> None:
     image = gray(90, 320, 320)
-    picture = annotate(judged_frame(image, spot_map(2 * THRESHOLD), score=400.0), THRESHOLD)
+    picture = annotate(judged_frame(image, spot_map(2 * THRESHOLD), score=400.0))
     blue, _, red = (int(value) for value in picture[230, 230])
     assert red > 140 > 60 > blue
     np.testing.assert_array_equal(picture[60:180, 10:180], image[60:180, 10:180])
@@ -147,7 +149,7 @@ def test_a_defect_glows_where_it_is_and_nowhere_else() -> None:
 def test_the_colours_mean_the_same_on_every_picture() -> None:
     def color_at_spot(background: float) -> list[int]:
         judged = judged_frame(gray(90, 320, 320), spot_map(250.0, background))
-        return [int(value) for value in annotate(judged, THRESHOLD)[230, 230]]
+        return [int(value) for value in annotate(judged)[230, 230]]
 
     assert color_at_spot(0.0) == color_at_spot(140.0)
 
@@ -155,7 +157,7 @@ def test_the_colours_mean_the_same_on_every_picture() -> None:
 def test_the_contour_is_where_the_map_reaches_the_threshold() -> None:
     def has_contour(peak: float) -> bool:
         judged = judged_frame(gray(90, 320, 320), spot_map(peak))
-        return bool((annotate(judged, THRESHOLD)[60:-5, 5:-5] > 200).all(axis=2).any())
+        return bool((annotate(judged)[60:-5, 5:-5] > 200).all(axis=2).any())
 
     assert has_contour(THRESHOLD + 1)
     assert not has_contour(THRESHOLD - 1)
@@ -163,7 +165,7 @@ def test_the_contour_is_where_the_map_reaches_the_threshold() -> None:
 
 @pytest.mark.parametrize("map_value", [0.0, -5.0])
 def test_a_map_threshold_that_is_not_positive_does_not_crash(map_value: float) -> None:
-    annotate(judged_frame(gray(90), spot_map(1.0, 0.0)), map_value)
+    annotate(judged_frame(gray(90), spot_map(1.0, 0.0), map_value=map_value))
 
 
 def test_frames_of_any_kind_are_annotated() -> None:
@@ -173,7 +175,7 @@ def test_frames_of_any_kind_are_annotated() -> None:
         np.full((64, 80), 9 * 257, np.uint16),
     )
     for image in kinds:
-        assert annotate(judged_frame(image), THRESHOLD).shape == (64, 80, 3)
+        assert annotate(judged_frame(image)).shape == (64, 80, 3)
 
 
 def test_the_map_threshold_moves_with_the_threshold() -> None:
@@ -188,7 +190,7 @@ def test_the_map_threshold_moves_with_the_threshold() -> None:
 
 def test_pictures_keep_name_sub_folder_and_format(pictures: Path, tmp_path: Path) -> None:
     source = open_source(str(pictures))
-    output = open_annotated_output(tmp_path / "out", source, THRESHOLD)
+    output = open_annotated_output(tmp_path / "out", source)
     for frame in source.frames(threading.Event()):
         output.write(judged_frame(frame.image, index=frame.index, file=frame.file))
     output.close()
@@ -199,7 +201,7 @@ def test_pictures_keep_name_sub_folder_and_format(pictures: Path, tmp_path: Path
 
 
 def test_frames_of_a_camera_are_numbered(tmp_path: Path) -> None:
-    output = open_annotated_output(tmp_path / "a/b", FakeSource([]), THRESHOLD)
+    output = open_annotated_output(tmp_path / "a/b", FakeSource([]))
     output.write(judged_frame(gray(9), index=12))
     assert read_image(tmp_path / "a/b/frame_000012.jpg").shape == (48, 64, 3)
 
@@ -207,13 +209,13 @@ def test_frames_of_a_camera_are_numbered(tmp_path: Path) -> None:
 @pytest.mark.parametrize("output", ["pictures", "pictures/out", "pictures/late/x.mp4"])
 def test_an_output_in_the_source_is_refused(pictures: Path, output: str) -> None:
     with pytest.raises(ConfigurationError, match="lies in the source"):
-        open_annotated_output(pictures.parent / output, open_source(str(pictures)), THRESHOLD)
+        open_annotated_output(pictures.parent / output, open_source(str(pictures)))
 
 
 def test_an_output_over_a_single_picture_is_refused(pictures: Path) -> None:
     source = open_source(str(pictures / "1.png"))
     with pytest.raises(ConfigurationError, match="lies in the source"):
-        open_annotated_output(pictures, source, THRESHOLD)
+        open_annotated_output(pictures, source)
 
 
 def test_an_output_over_the_source_video_is_refused(make_video: Callable[..., Path]) -> None:
@@ -222,12 +224,12 @@ def test_an_output_over_the_source_video_is_refused(make_video: Callable[..., Pa
     alias.hardlink_to(path)
     for target in (path, alias):
         with pytest.raises(ConfigurationError, match="lies in the source"):
-            open_annotated_output(target, open_source(str(path)), THRESHOLD)
+            open_annotated_output(target, open_source(str(path)))
 
 
 def test_a_folder_above_the_source_is_refused(pictures: Path) -> None:
     with pytest.raises(ConfigurationError, match="or above it"):
-        open_annotated_output(pictures.parent, open_source(str(pictures)), THRESHOLD)
+        open_annotated_output(pictures.parent, open_source(str(pictures)))
 
 
 def test_a_picture_that_the_source_links_to_is_never_replaced(tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_a_picture_that_the_source_links_to_is_never_replaced(tmp_path: Path) ->
     links = tmp_path / "links"
     links.mkdir()
     (links / "1.png").symlink_to(original)
-    output = open_annotated_output(original.parent, open_source(str(links)), THRESHOLD)
+    output = open_annotated_output(original.parent, open_source(str(links)))
     with pytest.raises(WriteError, match="is a picture of the source"):
         output.write(judged_frame(gray(1), file="1.png"))
     assert original.read_bytes() == before
@@ -249,7 +251,7 @@ def test_a_link_in_the_output_is_replaced_and_not_what_it_points_to(tmp_path: Pa
     elsewhere.write_bytes(b"mine")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/1.png").symlink_to(elsewhere)
-    output = AnnotatedPictures(tmp_path / "out", FakeSource([]), THRESHOLD)
+    output = AnnotatedPictures(tmp_path / "out", FakeSource([]))
     output.write(judged_frame(gray(1), file="1.png"))
     assert elsewhere.read_bytes() == b"mine"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png"]
@@ -258,18 +260,18 @@ def test_a_link_in_the_output_is_replaced_and_not_what_it_points_to(tmp_path: Pa
 @pytest.mark.parametrize("name", ["a.mov", "a.png", "a.v2"])
 def test_another_kind_of_output_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"expected a video ending in \.mp4, \.avi, \.mkv"):
-        open_annotated_output(tmp_path / name, FakeSource([]), THRESHOLD)
+        open_annotated_output(tmp_path / name, FakeSource([]))
 
 
 @pytest.mark.parametrize("name", ["file/out", "file/out.mp4"])
 def test_an_output_below_a_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(WriteError, match=r"not a folder|in the way"):
-        open_annotated_output(tmp_path / name, FakeSource([]), THRESHOLD)
+        open_annotated_output(tmp_path / name, FakeSource([]))
 
 
 def test_a_format_that_cannot_be_encoded_is_an_error(tmp_path: Path) -> None:
-    output = AnnotatedPictures(tmp_path / "out", FakeSource([]), THRESHOLD)
+    output = AnnotatedPictures(tmp_path / "out", FakeSource([]))
     with pytest.raises(WriteError, match=r"cannot write .*1\.xyz"):
         output.write(judged_frame(gray(1), file="1.xyz"))
 
@@ -281,7 +283,7 @@ def test_a_format_that_cannot_be_encoded_is_an_error(tmp_path: Path) -> None:
 def test_a_video_holds_every_frame_in_the_first_frames_size(tmp_path: Path, name: str) -> None:
     source = FakeSource([])
     source.fps = 12.5
-    output = open_annotated_output(tmp_path / name, source, THRESHOLD)
+    output = open_annotated_output(tmp_path / name, source)
     assert _files(tmp_path) == []  # the trial left nothing, and the file comes with a frame
     images: list[Any] = [gray(9, 120, 160), gray(9, 64, 64), np.full((300, 100), 9, np.uint8)]
     for index, image in enumerate(images * 5):
@@ -297,7 +299,7 @@ def test_a_video_holds_every_frame_in_the_first_frames_size(tmp_path: Path, name
 
 
 def test_a_video_without_frames_is_no_file(tmp_path: Path) -> None:
-    AnnotatedVideo(tmp_path / "a.mp4", 25.0, THRESHOLD).close()
+    AnnotatedVideo(tmp_path / "a.mp4", 25.0).close()
     assert _files(tmp_path) == []
 
 
@@ -306,14 +308,14 @@ def test_a_codec_that_does_not_open_is_an_error_before_the_run(
 ) -> None:
     monkeypatch.setitem(video_module.VIDEO_CODECS, ".mp4", "zzzz")
     with pytest.raises(WriteError, match=r"a\.mp4"):
-        AnnotatedVideo(tmp_path / "a.mp4", 25.0, THRESHOLD)
+        AnnotatedVideo(tmp_path / "a.mp4", 25.0)
     assert _files(tmp_path) == []
 
 
 def test_a_video_that_lost_frames_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = AnnotatedVideo(tmp_path / "a.avi", 25.0, THRESHOLD)
+    output = AnnotatedVideo(tmp_path / "a.avi", 25.0)
     output.write(judged_frame(gray(9)))
     monkeypatch.setattr(video_module, "_count_frames", lambda path: 0)
     with pytest.raises(WriteError, match=r"a\.avi holds 0 of 1 frames"):
@@ -323,7 +325,7 @@ def test_a_video_that_lost_frames_is_an_error(
 def test_a_disk_that_fills_up_ends_the_video_with_what_it_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = AnnotatedVideo(tmp_path / "a.avi", 25.0, THRESHOLD)
+    output = AnnotatedVideo(tmp_path / "a.avi", 25.0)
     usage = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(WriteError, match="the disk is full"):
@@ -336,7 +338,7 @@ def test_a_disk_that_fills_up_ends_the_video_with_what_it_holds(
 @pytest.mark.parametrize(("is_live", "fps"), [(False, 2.0), (True, 25.0)])
 def test_a_source_without_a_pace_is_given_one(tmp_path: Path, is_live: bool, fps: float) -> None:
     source = FakeSource([], is_live=is_live)
-    output = open_annotated_output(tmp_path / "a.avi", source, THRESHOLD)
+    output = open_annotated_output(tmp_path / "a.avi", source)
     output.write(judged_frame(gray(9)))
     output.close()
     found = cv2.VideoCapture(str(tmp_path / "a.avi")).get(cv2.CAP_PROP_FPS)
@@ -358,7 +360,7 @@ def test_no_display_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(ConfigurationError, match=r"no display.*--headless"):
-        Window(threading.Event(), THRESHOLD)
+        Window(threading.Event())
 
 
 def test_an_opencv_without_windows_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +370,7 @@ def test_an_opencv_without_windows_is_a_sentence(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(cv2, "namedWindow", refuse)
     with pytest.raises(ConfigurationError, match=r"has no windows.*--headless"):
-        Window(threading.Event(), THRESHOLD)
+        Window(threading.Event())
 
 
 @pytest.mark.parametrize(
@@ -386,7 +388,7 @@ def test_q_escape_and_closing_the_window_end_the_run(
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *arguments: is_visible)
     monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
     stop = threading.Event()
-    window = Window(stop, THRESHOLD)
+    window = Window(stop)
     window.write(judged_frame(gray(9)))
     window.close()
     assert (len(shown), stop.is_set()) == (1, stops)

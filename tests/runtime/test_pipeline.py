@@ -175,7 +175,7 @@ def test_dropped_frames_are_counted() -> None:
 
 
 def verdict(total_ms: float, score: float = 1.0) -> Verdict:
-    return Verdict(0, "a fake", None, NOON, score, 2.0, StageTimes(9.0, 9.0, 0.0, total_ms))
+    return Verdict("lamp", 0, "a fake", None, NOON, score, 2.0, StageTimes(9.0, 9.0, 0.0, total_ms))
 
 
 def test_the_percentiles_are_those_of_the_latencies() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from patchline.runtime.engine.plan import (
+from patchline.runtime.engine.plans.record import (
     BuildOptions,
     Device,
     PlanRecord,

@@ -16,9 +16,10 @@ from typing import Any
 import cv2
 import pytest
 
-from patchline.runtime.cli import run_camera as module
+from patchline.runtime.cli.signals import stop_on_signals
 
 from .mjpeg import MjpegServer
+from .tiny_model import write_tiny_bank, write_tiny_graph
 
 PROGRAM = [sys.executable, "-m", "patchline.runtime.cli.run_camera"]
 ENDLESS = "test://?fps=0&width=64&height=64"
@@ -220,7 +221,7 @@ def test_a_signal_ends_the_wait_for_a_silent_camera(tiny_model: Path, tmp_path: 
 def test_a_second_signal_is_left_to_the_system() -> None:
     stop = threading.Event()
     before = signal.getsignal(signal.SIGINT)
-    with module._signals_set(stop):
+    with stop_on_signals(stop):
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
@@ -289,3 +290,46 @@ def test_the_real_video_runs_through(tiny_model: Path, shared: Path, tmp_path: P
     finished = run(tiny_model, source, "--output", tmp_path / "annotated.mp4")
     assert finished.returncode == 0, finished.stderr
     assert len(lines(finished.stdout)) == 37
+
+
+# Options of one kind of engine, and banks
+
+
+def test_a_graph_needs_a_bank(tmp_path: Path) -> None:
+    finished = run(write_tiny_graph(tmp_path), ENDLESS)
+    assert finished.returncode == 1
+    assert "holds no memory bank: give one product's with --bank" in sentence(finished)
+
+
+def test_a_model_with_a_bank_takes_no_other(tiny_model: Path, tmp_path: Path) -> None:
+    finished = run(tiny_model, ENDLESS, "--bank", write_tiny_bank(tmp_path / "cap.bank"))
+    assert finished.returncode == 1
+    assert "holds its own memory bank" in sentence(finished)
+
+
+def test_a_graph_judges_by_the_bank_it_is_given(tmp_path: Path) -> None:
+    bank = write_tiny_bank(tmp_path / "cap.bank", 50.0, 30.0)
+    finished = run(write_tiny_graph(tmp_path), ENDLESS, "--bank", bank, "--max-frames", 2)
+    assert finished.returncode == 0, finished.stderr
+    assert {(line["class"], line["threshold"]) for line in lines(finished.stdout)} == {("cap", 30)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--device", 0), ("--flavour", "tensorrt"), ("--no-build",), ("--no-cuda-graph",)],
+)
+def test_options_of_plans_are_refused_for_onnx_files(
+    tiny_model: Path, options: tuple[object, ...]
+) -> None:
+    finished = run(tiny_model, ENDLESS, *options)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert f"{options[0]} would do nothing with lamp.onnx: for .trt" in sentence(finished)
+
+
+@pytest.mark.parametrize("options", [("--provider", "cpu"), ("--threads", 2)])
+def test_options_of_onnx_files_are_refused_for_plans(
+    tiny_model: Path, options: tuple[object, ...]
+) -> None:
+    finished = run(tiny_model.with_suffix(".trt"), ENDLESS, *options)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert f"{options[0]} would do nothing with lamp.trt: for .onnx" in sentence(finished)

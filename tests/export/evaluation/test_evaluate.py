@@ -208,7 +208,7 @@ def test_a_device_without_torch_evaluates(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "class Device:\n"
-        "    absent = {'torch', 'torchvision', 'timm', 'onnx', 'onnxscript', 'safetensors'}\n"
+        "    absent = {'torch', 'torchvision', 'timm', 'onnx', 'onnxscript'}\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.partition('.')[0] in self.absent:\n"
         "            raise ModuleNotFoundError(name)\n"

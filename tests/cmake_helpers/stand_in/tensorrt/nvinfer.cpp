@@ -71,6 +71,12 @@ class Engine : public ICudaEngine {
     names_ = {option(options_, "input", "frames"), "image_score", "anomaly_map", "influence_map",
               "bank"};
     names_.resize(static_cast<std::size_t>(number(options_, "tensors", 4)));
+    inputs_ = {names_[0]};
+    if (option(options_, "bank", "") == "beside")
+      for (const char* name : {"memory_bank", "bank_squares", "bank_statistics"}) {
+        names_.push_back(name);
+        inputs_.push_back(name);
+      }
   }
 
   int32_t getNbIOTensors() const noexcept override { return static_cast<int32_t>(names_.size()); }
@@ -80,7 +86,8 @@ class Engine : public ICudaEngine {
   }
 
   TensorIOMode getTensorIOMode(char const* name) const noexcept override {
-    if (name == names_[0]) return TensorIOMode::kINPUT;
+    for (const auto& known : inputs_)
+      if (name == known) return TensorIOMode::kINPUT;
     for (const auto& known : names_)
       if (name == known) return TensorIOMode::kOUTPUT;
     return TensorIOMode::kNONE;
@@ -107,7 +114,7 @@ class Engine : public ICudaEngine {
 
  private:
   Options options_;
-  std::vector<std::string> names_;
+  std::vector<std::string> names_, inputs_;
 };
 
 class Runtime : public IRuntime {

@@ -17,6 +17,7 @@ from patchline.runtime.errors import ModelError
 RECORD_VERSION: Final = 1
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Batch = Annotated[int, Field(ge=1)]
+_Rows = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
@@ -37,11 +38,14 @@ class BuildOptions(_Section):
         batch: smallest, most common and largest number of frames in one call.
         workspace_bytes: scratch memory that kernels may use; ``None`` for all there is.
         tf32: whether float32 products may be rounded to TF32 (10 bits of mantissa).
+        bank_rows: smallest, most common and largest number of rows of an external memory bank;
+            ``None`` where the bank is in the model.
     """
 
     batch: tuple[_Batch, _Batch, _Batch] = (1, 1, 8)
     workspace_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
     tf32: bool = False
+    bank_rows: tuple[_Rows, _Rows, _Rows] | None = None
 
 
 class PlanRecord(_Section):

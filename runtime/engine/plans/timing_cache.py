@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from patchline.runtime.engine.compat import Flavour
-from patchline.runtime.engine.plan import Device
+from patchline.runtime.engine.plans.record import Device
 from patchline.runtime.errors import WriteError
 from patchline.runtime.files import write_atomically
 

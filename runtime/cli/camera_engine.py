@@ -1,0 +1,74 @@
+"""The engine of ``run-camera``: its options, which are ONNX Runtime's or TensorRT's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchline.runtime.cli.command import FlavourName, Provider, print_warning, stderr_console
+
+if TYPE_CHECKING:
+    from patchline.runtime.engine import Engine
+    from patchline.runtime.errors import DeviceLostError
+
+
+def open_camera_engine(
+    path: Path,
+    bank: Path | None,
+    *,
+    provider: Provider,
+    threads: int | None,
+    device: int | None,
+    flavour: FlavourName | None,
+    no_build: bool,
+    no_cuda_graph: bool,
+) -> Engine:
+    """Open what ``--engine`` names, as the other options say.
+
+    Raises:
+        ConfigurationError: an option that this kind of engine has no use for.
+        ModelError: as :func:`~patchline.runtime.engine.open.open_engine`.
+        EngineError: likewise.
+    """
+    from patchline.runtime.engine import open_engine
+    from patchline.runtime.engine.options import TensorRTOptions
+    from patchline.runtime.engine.recovery import RecoveringEngine
+    from patchline.runtime.progress import ConsoleSteps
+
+    plans = {
+        "--device": device,
+        "--flavour": flavour,
+        "--no-build": no_build or None,
+        "--no-cuda-graph": no_cuda_graph or None,
+    }
+    onnx = {"--provider": None if provider is Provider.AUTO else provider, "--threads": threads}
+    is_plan = path.suffix.lower() == ".trt"
+    _check_unused(path, onnx if is_plan else plans, ".onnx" if is_plan else ".trt")
+    options = TensorRTOptions(
+        device=device or 0,
+        flavour=flavour.value if flavour else None,
+        build=not no_build,
+        cuda_graph=not no_cuda_graph,
+    )
+    if not is_plan:
+        return open_engine(path, provider=provider.value, threads=threads, bank=bank)
+    steps = ConsoleSteps(stderr_console())
+    return RecoveringEngine(
+        lambda: open_engine(path, bank=bank, tensorrt=options, steps=steps),
+        on_recovery=_warn_of_loss,
+    )
+
+
+def _warn_of_loss(error: DeviceLostError) -> None:
+    print_warning(f"{error}. The engine is opened again and the frame judged again")
+
+
+def _check_unused(path: Path, options: Mapping[str, Any], suffix: str) -> None:
+    from patchline.runtime.errors import ConfigurationError
+
+    given = ", ".join(name for name, value in options.items() if value is not None)
+    if given:
+        raise ConfigurationError(
+            f"{given} would do nothing with {path.name}: for {suffix} files only. Leave it out"
+        )

@@ -1,0 +1,1 @@
+"""CUDA through pycuda: the GPU, its streams and memory, graphs, and their release."""

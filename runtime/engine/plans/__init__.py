@@ -1,0 +1,1 @@
+"""Plans on disk: what they were built from, whether they fit, building under a lock."""
