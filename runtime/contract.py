@@ -67,14 +67,23 @@ class Backbone(_Section):
     weights_sha256: _Digest
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of the backbone. What of the rest is in half precision, the bank's own precision says."""
+BankPrecision = Literal["fp32", "fp16"]
+
+
 class MemoryBank(_Section):
-    """The coreset of good patches: ``rows`` times ``dimension``, and how it was chosen."""
+    """The coreset of good patches: ``rows`` times ``dimension``, and how it was chosen.
+
+    ``precision`` is that of the stored rows and of the search; distances are float32 always.
+    """
 
     rows: _Positive
     dimension: _Positive
     neighbors: _Positive
     coreset_ratio: _Rate
     seed: int
+    precision: BankPrecision = "fp32"
 
 
 class DistanceStatistics(_Section):
@@ -194,6 +203,58 @@ class Parity(_Section):
     tied_patches: _Count = 0
 
 
+class Quantization(_Section):
+    """How the ranges of an INT8 backbone were found.
+
+    Attributes:
+        method: ``minmax``, ``entropy`` or ``percentile``.
+        images: good pictures that were looked at.
+        sha256: over their contents.
+        float_layers: names of the convolutions that were not quantised.
+    """
+
+    method: Literal["minmax", "entropy", "percentile"]
+    images: _Positive
+    sha256: _Digest
+    float_layers: tuple[str, ...] = ()
+
+
+class Gate(_Section):
+    """A converted model beside the float32 one, picture by picture; see docs/precision.md.
+
+    Attributes:
+        images: good pictures compared; none was judged by its own rows of the bank.
+        rank_correlation: Spearman's, of their image scores.
+        map_error: 95 % of the anomaly maps' values differ by less, in parts of the map threshold.
+        verdict_changes: share of all pictures whose verdict at the own threshold differs.
+        labelled_images: labelled pictures compared, 0 where there were none.
+        image_auroc_change: converted less float32; ``None`` without labelled pictures.
+        pixel_auroc_change: likewise.
+        problems: the limits that were passed, as sentences; empty where it was let out.
+        is_forced: whether it was written in spite of problems.
+    """
+
+    images: _Positive
+    rank_correlation: _Finite
+    map_error: _Finite
+    verdict_changes: _Rate
+    labelled_images: _Count = 0
+    image_auroc_change: _Finite | None = None
+    pixel_auroc_change: _Finite | None = None
+    problems: tuple[str, ...] = ()
+    is_forced: bool = False
+
+
+class Conversion(_Section):
+    """What was done to the float32 model; ``None`` in the manifest of one that was not converted.
+
+    ``quantization`` is ``None`` unless the precision is ``int8``.
+    """
+
+    quantization: Quantization | None
+    gate: Gate
+
+
 class OnnxFile(_Section):
     """The model file that this manifest belongs to. ``None`` in the file's own copy."""
 
@@ -208,7 +269,7 @@ class Manifest(_Section):
     class_name: str = Field(alias="class", min_length=1)
     method: str
     score: str
-    precision: Literal["fp32"]
+    precision: Precision
     model_size: ModelSize
     preprocessing: Preprocessing
     backbone: Backbone
@@ -220,6 +281,7 @@ class Manifest(_Section):
     parity: Parity | None
     onnx: OnnxFile | None
     versions: dict[str, str]
+    conversion: Conversion | None = None
 
     def to_json(self) -> str:
         """The manifest as indented JSON text."""

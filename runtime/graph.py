@@ -15,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patchline.runtime.contract import (
     Backbone,
+    BankPrecision,
     Manifest,
     ModelSize,
     OnnxFile,
+    Precision,
     Preprocessing,
     load_manifest,
     parse_manifest,
@@ -55,7 +57,8 @@ class GraphManifest(BaseModel):
     kind: Literal["graph"] = "graph"
     graph_version: Literal[1] = GRAPH_VERSION
     score: str
-    precision: Literal["fp32"]
+    precision: Precision
+    bank_precision: BankPrecision = "fp32"
     model_size: ModelSize
     preprocessing: Preprocessing
     backbone: Backbone
@@ -126,6 +129,7 @@ def graph_of(manifest: Manifest) -> GraphManifest:
     return GraphManifest(
         score=manifest.score,
         precision=manifest.precision,
+        bank_precision=manifest.memory_bank.precision,
         model_size=manifest.model_size,
         preprocessing=manifest.preprocessing,
         backbone=manifest.backbone,
@@ -151,6 +155,7 @@ def differing_fields(graph: GraphManifest, wanted: GraphManifest) -> list[str]:
 _COMPARED = (
     "score",
     "precision",
+    "bank_precision",
     "model_size",
     "preprocessing",
     "backbone",
@@ -165,6 +170,7 @@ def _compared(graph: GraphManifest) -> tuple[Any, ...]:
     return (
         graph.score,
         graph.precision,
+        graph.bank_precision,
         f"{graph.model_size.height} x {graph.model_size.width}",
         graph.preprocessing.model_dump_json(),
         graph.backbone.name,
