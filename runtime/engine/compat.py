@@ -88,6 +88,6 @@ def _checked(flavour: Flavour) -> Flavour:
     if found < oldest:
         raise EngineError(
             f"{flavour} is too old: Patchline needs {'.'.join(map(str, oldest))} or newer "
-            "(JetPack 6 has it)"
+            "(JetPack 6.1 has it)"
         )
     return flavour
