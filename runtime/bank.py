@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ from patchline.runtime.graph import (
     bank_inputs,
     differing_fields,
     graph_of,
+    least_bank_rows,
 )
 
 BANK_SUFFIX = ".bank"
 
 _MANIFEST, _DIGEST = "manifest", "tensors_sha256"
+_DTYPES = {"fp32": "float32", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,12 @@ class Bank:
     Attributes:
         manifest: of the product; ``onnx`` is ``None``, since the graph is every product's.
         tensors: the graph's inputs by name, see :mod:`patchline.runtime.graph`.
+        path: the file it was read from, for messages.
     """
 
     manifest: Manifest
     tensors: Mapping[str, npt.NDArray[Any]]
+    path: Path = field(default=Path("the bank"), compare=False)
 
     @property
     def rows(self) -> int:
@@ -87,14 +91,23 @@ def load_bank(path: Path) -> Bank:
         )
     if metadata.get(_DIGEST) != _digest(tensors):
         raise ModelError(f"{path} was altered or damaged: its digest is another. Copy it again")
-    bank = Bank(parse_manifest(metadata[_MANIFEST], str(path)), tensors)
+    bank = Bank(parse_manifest(metadata[_MANIFEST], str(path)), tensors, path)
     problems = _problems(bank)
     if problems:
         raise ModelError(f"{path} is no valid bank: {'; '.join(problems)}. Export it again")
     return bank
 
 
-def check_fits(bank: Bank, graph: GraphManifest, bank_path: Path, graph_path: Path) -> None:
+def as_bank(given: Path | Bank) -> Bank:
+    """A bank that was read before as it is, a file read now.
+
+    Raises:
+        ModelError: as :func:`load_bank`.
+    """
+    return given if isinstance(given, Bank) else load_bank(given)
+
+
+def check_fits(bank: Bank, graph: GraphManifest, graph_path: Path) -> None:
     """Refuse a bank that was fitted for another graph.
 
     Raises:
@@ -103,12 +116,12 @@ def check_fits(bank: Bank, graph: GraphManifest, bank_path: Path, graph_path: Pa
     differences = differing_fields(graph_of(bank.manifest), graph)
     if differences:
         raise ManifestError(
-            f"{bank_path} is not for {graph_path}. {'; '.join(differences)}. Give the graph that "
+            f"{bank.path} is not for {graph_path}. {'; '.join(differences)}. Give the graph that "
             "was exported with it, or export the class again"
         )
 
 
-def check_given(graph: object, bank: Path | None, path: Path) -> None:
+def check_given(graph: object, bank: Path | Bank | None, path: Path) -> None:
     """Refuse a graph without a bank, and a bank for a model that holds its own.
 
     Raises:
@@ -119,8 +132,9 @@ def check_given(graph: object, bank: Path | None, path: Path) -> None:
             f"{path.name} holds no memory bank: give one product's with --bank NAME{BANK_SUFFIX}"
         )
     if not isinstance(graph, GraphManifest) and bank is not None:
+        name = bank.path if isinstance(bank, Bank) else bank
         raise ConfigurationError(
-            f"{path.name} holds its own memory bank, so --bank {bank} would not be used. Leave it "
+            f"{path.name} holds its own memory bank, so --bank {name} would not be used. Leave it "
             "out, or give a graph that was exported with --bank external"
         )
 
@@ -138,7 +152,7 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
 def _problems(bank: Bank) -> list[str]:
     described, rows = bank.manifest.memory_bank, bank.rows
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        MEMORY_BANK: ("float32", (rows, described.dimension)),
+        MEMORY_BANK: (_DTYPES[described.precision], (rows, described.dimension)),
         BANK_SQUARES: ("float32", (rows,)),
         BANK_STATISTICS: ("float32", (3,)),
         BANK_NEIGHBORS: ("int64", (rows, ROW_NEIGHBORS)),
@@ -157,7 +171,7 @@ def _problems(bank: Bank) -> list[str]:
 
 def _value_problems(bank: Bank) -> list[str]:
     described, rows, problems = bank.manifest.memory_bank, bank.rows, []
-    least = max(described.rows, GROUP_ROWS * described.neighbors)
+    least = max(described.rows, least_bank_rows(described.neighbors, described.precision))
     if rows % GROUP_ROWS or rows < least:
         problems.append(
             f"it has {rows} rows, expected a multiple of {GROUP_ROWS} and at least {least}"

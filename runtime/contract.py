@@ -210,7 +210,7 @@ class Quantization(_Section):
         method: ``minmax``, ``entropy`` or ``percentile``.
         images: good pictures that were looked at.
         sha256: over their contents.
-        float_layers: names of the convolutions that were not quantised.
+        float_layers: names of the layers that were not quantised.
     """
 
     method: Literal["minmax", "entropy", "percentile"]
@@ -224,7 +224,7 @@ class Gate(_Section):
 
     Attributes:
         images: good pictures compared; none was judged by its own rows of the bank.
-        rank_correlation: Spearman's, of their image scores.
+        rank_correlation: Spearman's, of the image scores of good and labelled pictures.
         map_error: 95 % of the anomaly maps' values differ by less, in parts of the map threshold.
         verdict_changes: share of all pictures whose verdict at the own threshold differs.
         labelled_images: labelled pictures compared, 0 where there were none.

@@ -11,7 +11,8 @@
     ├── WeightsError               backbone weights that cannot be had or do not fit
     ├── ModelError                 the files of an exported model
     │   ├── ManifestError          manifest missing, edited, of a newer version (names the field)
-    │   └── ParityError            the exported file does not compute what was fitted
+    │   ├── ParityError            the exported file does not compute what was fitted
+    │   └── GateError              a converted model judges otherwise than the float32 one
     ├── EngineError                an engine that cannot be opened or run
     │   ├── BuildError             TensorRT makes no plan from a model
     │   ├── DeviceLostError        the GPU's context is gone; a new engine may run again
@@ -64,6 +65,10 @@ class ManifestError(ModelError):
 
 class ParityError(ModelError):
     """The exported file does not compute what the fitted module computes."""
+
+
+class GateError(ModelError):
+    """A model of lower precision judges otherwise than the float32 one, past the limits."""
 
 
 class EngineError(PatchlineError):

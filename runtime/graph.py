@@ -30,9 +30,10 @@ from patchline.runtime.files import write_atomically
 GRAPH_VERSION: Final = 1
 
 MEMORY_BANK = "memory_bank"
-"""float32 ``[R, D]``, R a multiple of :data:`GROUP_ROWS`; rows that only fill up are 0."""
+"""float32 or float16 ``[R, D]`` by the bank's precision, R a multiple of :data:`GROUP_ROWS`; rows
+that only fill up are 0."""
 BANK_SQUARES = "bank_squares"
-"""float32 ``[R]``, squared norms; very large where a row only fills up."""
+"""float32 ``[R]``, squared norms of the rows as stored; very large where a row only fills up."""
 BANK_STATISTICS = "bank_statistics"
 """float32 ``[3]``: mean and standard deviation of held-out distances, duplicate distance."""
 BANK_NEIGHBORS = "bank_neighbors"
@@ -42,7 +43,10 @@ ROW_NEIGHBORS = 9
 """b: columns of :data:`BANK_NEIGHBORS`."""
 
 GROUP_ROWS = 32
-"""The search takes the bank in groups of so many rows, and needs as many groups as neighbours."""
+"""The search takes the bank in groups of so many rows, and needs as many groups as it looks for."""
+
+HALF_SPARES = 8
+"""So many rows more than neighbours the search looks for in a bank in half precision."""
 
 _REWEIGHTED = "patchcore"
 
@@ -82,7 +86,13 @@ class GraphManifest(BaseModel):
     @property
     def least_rows(self) -> int:
         """Rows that a bank has at least, those that fill up included."""
-        return GROUP_ROWS * self.neighbors
+        return least_bank_rows(self.neighbors, self.bank_precision)
+
+
+def least_bank_rows(neighbors: int, precision: BankPrecision) -> int:
+    """Rows that a bank has at least, those that fill up included: a group for each row that the
+    search looks for."""
+    return GROUP_ROWS * (neighbors + (HALF_SPARES if precision == "fp16" else 0))
 
 
 def bank_inputs(score: str) -> tuple[str, ...]:

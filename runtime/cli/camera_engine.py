@@ -31,6 +31,7 @@ def open_camera_engine(
         ModelError: as :func:`~patchline.runtime.engine.open.open_engine`.
         EngineError: likewise.
     """
+    from patchline.runtime.bank import load_bank
     from patchline.runtime.engine import open_engine
     from patchline.runtime.engine.options import TensorRTOptions
     from patchline.runtime.engine.recovery import RecoveringEngine
@@ -54,8 +55,10 @@ def open_camera_engine(
     if not is_plan:
         return open_engine(path, provider=provider.value, threads=threads, bank=bank)
     steps = ConsoleSteps(stderr_console())
+    # Read once: a recovery must not take another product's file that lies there by then.
+    first = None if bank is None else load_bank(bank)
     return RecoveringEngine(
-        lambda: open_engine(path, bank=bank, tensorrt=options, steps=steps),
+        lambda: open_engine(path, bank=first, tensorrt=options, steps=steps),
         on_recovery=_warn_of_loss,
     )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from patchline.runtime.contract import Manifest
 from patchline.runtime.preprocess import Frame
+
+if TYPE_CHECKING:
+    from patchline.runtime.bank import Bank
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,14 @@ class Engine(Protocol):
             EngineError: the engine failed or is closed.
         """
 
-    def load_bank(self, path: Path) -> None:
+    def load_bank(self, bank: Path | Bank) -> None:
         """Judge by another product's memory bank from the next frame on; no rebuild.
 
         ``manifest`` is the new bank's from then on. A bank that is refused changes nothing.
 
         Args:
-            path: a ``.bank`` file that was fitted for the model that runs.
+            bank: a ``.bank`` file that was fitted for the model that runs, or what was read
+                from one.
 
         Raises:
             ConfigurationError: the model holds its own bank.

@@ -10,6 +10,7 @@ from patchline.runtime.contract import Manifest
 from patchline.runtime.engine.checks import check_resize
 from patchline.runtime.errors import ManifestError, ModelError
 from patchline.runtime.graph import (
+    MEMORY_BANK,
     GraphManifest,
     bank_inputs,
     differing_fields,
@@ -17,6 +18,8 @@ from patchline.runtime.graph import (
 )
 
 AnyManifest = Manifest | GraphManifest
+
+_BANK_TYPES = {"fp32": "tensor(float)", "fp16": "tensor(float16)"}
 
 
 def check_digest(path: Path, manifest: AnyManifest) -> None:
@@ -59,12 +62,24 @@ def check_against_model(session: Any, manifest: AnyManifest, path: Path) -> None
     bank = bank_inputs(manifest.score) if isinstance(manifest, GraphManifest) else ()
     _check_names(path, "inputs", session.get_inputs(), (contract.FRAMES, *bank))
     _check_names(path, "outputs", session.get_outputs(), contract.OUTPUTS)
+    if isinstance(manifest, GraphManifest):
+        _check_bank_type(path, session.get_inputs(), manifest)
 
 
 def _check_names(path: Path, what: str, items: list[Any], expected: tuple[str, ...]) -> None:
     names = [item.name for item in items]
     if names != list(expected):
         raise ModelError(f"{path} has {what} {names}, expected {list(expected)}")
+
+
+def _check_bank_type(path: Path, items: list[Any], manifest: GraphManifest) -> None:
+    (found,) = (item.type for item in items if item.name == MEMORY_BANK)
+    expected = _BANK_TYPES[manifest.bank_precision]
+    if found != expected:
+        raise ModelError(
+            f"{path} takes its {MEMORY_BANK} as {found}, and its manifest says {expected}. Export "
+            "it again"
+        )
 
 
 def _differences(beside: AnyManifest, inside: AnyManifest) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from patchline.runtime import contract
-from patchline.runtime.bank import check_fits, check_given, load_bank
+from patchline.runtime.bank import Bank, as_bank, check_fits, check_given
 from patchline.runtime.contract import Manifest
 from patchline.runtime.engine.base import Prediction
 from patchline.runtime.engine.onnx_checks import check_against_model, check_digest
@@ -68,7 +68,7 @@ class OnnxRuntimeEngine:
         *,
         provider: str = "auto",
         threads: int | None = None,
-        bank: Path | None = None,
+        bank: Path | Bank | None = None,
     ) -> None:
         if provider not in PROVIDERS:
             raise ConfigurationError(f"provider is {provider!r}, expected one of {PROVIDERS}")
@@ -83,7 +83,7 @@ class OnnxRuntimeEngine:
         self._product = (
             _Product(self._graph, {})
             if isinstance(self._graph, Manifest)
-            else self._take(self._graph, cast(Path, bank))
+            else self._take(self._graph, as_bank(cast("Path | Bank", bank)))
         )
 
     @property
@@ -107,12 +107,12 @@ class OnnxRuntimeEngine:
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise EngineError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
-    def load_bank(self, path: Path) -> None:
+    def load_bank(self, bank: Path | Bank) -> None:
         """Judge by another product's bank from the next frame on; see :meth:`Engine.load_bank`."""
         if self._session is None:
             raise EngineError("the engine is closed")
-        check_given(self._graph, path, self._path)
-        self._product = self._take(cast(GraphManifest, self._graph), path)
+        check_given(self._graph, bank, self._path)
+        self._product = self._take(cast(GraphManifest, self._graph), as_bank(bank))
 
     def close(self) -> None:
         """Release the session and the bank. A second call does nothing."""
@@ -125,17 +125,16 @@ class OnnxRuntimeEngine:
     def __exit__(self, *exc_info: Any) -> None:
         self.close()
 
-    def _take(self, graph: GraphManifest, path: Path) -> _Product:
-        bank = load_bank(path)
-        check_fits(bank, graph, path, self._path)
+    def _take(self, graph: GraphManifest, bank: Bank) -> _Product:
+        check_fits(bank, graph, self._path)
         where = "cuda" if self._provider == _CUDA else "cpu"
         make = self._runtime.OrtValue.ortvalue_from_numpy
         try:
             inputs = {name: make(array, where, 0) for name, array in bank.tensors.items()}
         except Exception as error:  # as above
             raise EngineError(
-                f"no room for {path.name} ({bank.rows} rows): {_first_line(error)}. Close what "
-                "else uses the GPU"
+                f"no room for {bank.path.name} ({bank.rows} rows): {_first_line(error)}. Close "
+                "what else uses the GPU"
             ) from error
         return _Product(bank.manifest, inputs)
 

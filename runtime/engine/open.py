@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patchline.runtime.engine.base import Engine
 from patchline.runtime.engine.options import TensorRTOptions
 from patchline.runtime.errors import ConfigurationError
 from patchline.runtime.progress import SilentSteps, Steps
+
+if TYPE_CHECKING:
+    from patchline.runtime.bank import Bank
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +25,7 @@ def open_engine(
     *,
     provider: str = "auto",
     threads: int | None = None,
-    bank: Path | None = None,
+    bank: Path | Bank | None = None,
     tensorrt: TensorRTOptions = _DEFAULTS,
     steps: Steps = _SILENT,
 ) -> Engine:
@@ -31,7 +35,8 @@ def open_engine(
         path: ``.onnx`` for ONNX Runtime or ``.trt`` for TensorRT, its manifest beside it.
         provider: for ONNX Runtime: ``auto``, ``cpu`` or ``cuda``.
         threads: for ONNX Runtime: CPU threads; one per core by default.
-        bank: a product's ``.bank`` file, for a model that was exported without one.
+        bank: a product's ``.bank`` file, or what was read from one, for a model that was exported
+            without one.
         tensorrt: for TensorRT: the GPU, and whether a plan that does not fit is built again.
         steps: shows the progress of such a build.
 
@@ -52,8 +57,10 @@ def open_engine(
     )
 
 
-def _open_plan(path: Path, bank: Path | None, tensorrt: TensorRTOptions, steps: Steps) -> Engine:
-    from patchline.runtime.bank import check_fits, check_given, load_bank
+def _open_plan(
+    path: Path, bank: Path | Bank | None, tensorrt: TensorRTOptions, steps: Steps
+) -> Engine:
+    from patchline.runtime.bank import as_bank, check_fits, check_given
     from patchline.runtime.contract import manifest_path
     from patchline.runtime.engine.compat import load_flavour
     from patchline.runtime.engine.cuda.gpu import open_gpu
@@ -65,7 +72,8 @@ def _open_plan(path: Path, bank: Path | None, tensorrt: TensorRTOptions, steps: 
     model = load_any_manifest(manifest_path(path))
     check_given(model, bank, path)
     if bank is not None and isinstance(model, GraphManifest):
-        check_fits(load_bank(bank), model, bank, path)
+        bank = as_bank(bank)
+        check_fits(bank, model, path)
     flavour = load_flavour(tensorrt.flavour)
     gpu = open_gpu(tensorrt.device)
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from patchline.runtime.bank import Bank, as_bank
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
 from patchline.runtime.contract import Manifest
 from patchline.runtime.engine.base import Engine, Prediction
@@ -47,7 +48,7 @@ class RecoveringEngine:
         self._on_recovery = on_recovery
         self._losses_s: collections.deque[float] = collections.deque()
         self._attempts, self._within_s, self._clock = attempts, within_s, clock
-        self._bank: Path | None = None
+        self._bank: Bank | None = None
         self._engine = open_engine()
         self._is_closed = False
 
@@ -69,10 +70,14 @@ class RecoveringEngine:
         """
         return self._surviving(lambda: self._engine.infer(frames))
 
-    def load_bank(self, path: Path) -> None:
-        """Judge by another product's bank, also after a loss; see :meth:`Engine.load_bank`."""
-        self._surviving(lambda: self._engine.load_bank(path))
-        self._bank = path
+    def load_bank(self, bank: Path | Bank) -> None:
+        """Judge by another product's bank, also after a loss; see :meth:`Engine.load_bank`.
+
+        What was read is kept: a file that has changed since is not read by a recovery.
+        """
+        loaded = as_bank(bank)
+        self._surviving(lambda: self._engine.load_bank(loaded))
+        self._bank = loaded
 
     def close(self) -> None:
         """Close the engine. A second call does nothing."""

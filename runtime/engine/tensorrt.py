@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from patchline.runtime.bank import Bank, check_fits, check_given, load_bank
+from patchline.runtime.bank import Bank, as_bank, check_fits, check_given
 from patchline.runtime.contract import Manifest
 from patchline.runtime.engine.base import Prediction
 from patchline.runtime.engine.compat import Flavour
@@ -35,7 +35,7 @@ class TensorRTEngine:
         plan: ``bottle.trt``, its record and its manifest beside it.
         flavour: the TensorRT that built it.
         gpu: where it was built; the engine closes it, also if it cannot be opened.
-        bank: a product's ``.bank`` file, for a plan without its own.
+        bank: a product's ``.bank`` file or what was read from one, for a plan without its own.
         cuda_graph: replay runs as CUDA graphs where ``cuda.bindings`` is installed.
 
     Raises:
@@ -50,7 +50,7 @@ class TensorRTEngine:
         *,
         flavour: Flavour,
         gpu: Gpu,
-        bank: Path | None = None,
+        bank: Path | Bank | None = None,
         cuda_graph: bool = True,
     ) -> None:
         self._thread = threading.current_thread()
@@ -60,7 +60,7 @@ class TensorRTEngine:
         self._is_open = True
         try:
             file = read_plan(plan, bank)
-            given = None if bank is None else (_read_bank(bank, file), bank)
+            given = None if bank is None else _read_bank(bank, file)
             self._plan = LoadedPlan(file, flavour, gpu, given, cuda_graph)
         except BaseException:
             gpu.close()
@@ -104,14 +104,14 @@ class TensorRTEngine:
             chunks = [frames[at : at + most] for at in range(0, len(frames), most)]
             return Pending([self._start(chunk) for chunk in chunks], self._take)
 
-    def load_bank(self, path: Path) -> None:
+    def load_bank(self, bank: Path | Bank) -> None:
         """Judge by another product's bank from the next frame on; see :meth:`Engine.load_bank`.
 
         Frames in flight are judged by the old one.
         """
         with self._usable():
-            check_given(self._plan.file.manifest, path, self._plan.file.path)
-            self._plan.switch_bank(_read_bank(path, self._plan.file), path)
+            check_given(self._plan.file.manifest, bank, self._plan.file.path)
+            self._plan.switch_bank(_read_bank(bank, self._plan.file))
 
     def close(self) -> None:
         """Wait for what is in flight and release everything. A second call does nothing.
@@ -176,8 +176,8 @@ class TensorRTEngine:
             )
 
 
-def _read_bank(path: Path, file: PlanFile) -> Bank:
-    bank = load_bank(path)
+def _read_bank(given: Path | Bank, file: PlanFile) -> Bank:
+    bank = as_bank(given)
     if isinstance(file.manifest, GraphManifest):
-        check_fits(bank, file.manifest, path, file.path)
+        check_fits(bank, file.manifest, file.path)
     return bank

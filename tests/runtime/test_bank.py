@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,7 @@ class TestContents:
 class TestFit:
     def test_a_bank_of_the_graph_passes(self) -> None:
         bank = make_bank()
-        check_fits(bank, graph_of(bank.manifest), Path("lamp.bank"), Path("graph.onnx"))
+        check_fits(bank, graph_of(bank.manifest), Path("graph.onnx"))
 
     @pytest.mark.parametrize(
         ("update", "says"),
@@ -304,17 +305,17 @@ class TestFit:
     def test_a_bank_of_another_graph_names_the_fields(
         self, update: dict[str, Any], says: str
     ) -> None:
-        bank = make_bank()
+        bank = replace(make_bank(), path=Path("lamp.bank"))
         graph = graph_of(bank.manifest).model_copy(update=update)
         with pytest.raises(ManifestError) as error:
-            check_fits(bank, graph, Path("lamp.bank"), Path("graph.onnx"))
+            check_fits(bank, graph, Path("graph.onnx"))
         assert str(error.value).startswith(f"lamp.bank is not for graph.onnx. {says}")
 
     def test_all_of_them_at_once(self) -> None:
         bank = make_bank()
         graph = graph_of(bank.manifest).model_copy(update={"dimension": 4, "neighbors": 9})
         with pytest.raises(ManifestError, match=r"dimension: 5, not 4; neighbors: 2, not 9"):
-            check_fits(bank, graph, Path("lamp.bank"), Path("graph.onnx"))
+            check_fits(bank, graph, Path("graph.onnx"))
 
 
 class TestGiven:

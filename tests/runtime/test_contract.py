@@ -94,6 +94,8 @@ LATER = {
     ("training_set", "calibration_images"),
     ("training_set", "parts"),
     ("parity", "tied_patches"),
+    ("memory_bank", "precision"),
+    ("conversion",),
 }
 """Fields that manifests of the first version may lack."""
 

@@ -110,7 +110,7 @@ class TestPlan:
         plan = write_tiny_graph(tmp_path).with_suffix(".trt")
         bank = write_tiny_bank(tmp_path / "cap.bank")
         open_engine(plan, bank=bank)
-        assert gpu.asked["engine"][1]["bank"] == bank
+        assert gpu.asked["engine"][1]["bank"].path == bank
 
     def test_the_gpu_is_given_back_when_no_plan_is_had(self, plan: Path, gpu: Device0) -> None:
         gpu.ready_error = BuildError("no memory")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from patchline.runtime.bank import Bank
 from patchline.runtime.engine.cuda.gpu import open_gpu
 from patchline.runtime.engine.recovery import RecoveringEngine
 from patchline.runtime.engine.tensorrt import TensorRTEngine
@@ -19,6 +20,11 @@ from .fakes import FakeClock, FakeEngine
 from .tiny_model import SIZE, write_tiny_bank, write_tiny_graph
 
 FRAMES = np.full((1, SIZE, SIZE, 3), 100, np.uint8)
+
+
+@pytest.fixture
+def bolt(tmp_path: Path) -> Path:
+    return write_tiny_bank(tmp_path / "bolt.bank", 10.0)
 
 
 class Losing(FakeEngine):
@@ -39,11 +45,12 @@ class Losing(FakeEngine):
         self.shop.judged_with.append(self.bank)
         return prediction
 
-    def load_bank(self, path: Path) -> None:
+    def load_bank(self, bank: Path | Bank) -> None:
+        assert isinstance(bank, Bank)  # a file could be another by the time it is read again
         self._lose()
-        if path in self.shop.refused:
+        if bank.path in self.shop.refused:
             raise ModelError("refused")
-        self.bank = path
+        self.bank = bank.path
 
     def close(self) -> None:
         super().close()
@@ -132,18 +139,19 @@ def test_one_that_does_not_open_again_is_said() -> None:
             engine.infer(FRAMES)
 
 
-def test_the_last_bank_is_loaded_again() -> None:
-    shop, bolt = Shop(2, 4), Path("bolt.bank")
+def test_the_last_bank_is_loaded_again(bolt: Path) -> None:
+    shop = Shop(2, 4)
     with recovering(shop) as engine:
         engine.infer(FRAMES)
         engine.load_bank(bolt)  # lost, and loaded by the second engine
+        bolt.write_bytes(b"half a file")  # which nobody asked to be read
         engine.infer(FRAMES)  # lost, and judged by the third
     assert shop.judged_with == [None, bolt]
     assert len(shop.opened) == 3
 
 
-def test_a_bank_that_is_refused_is_not_kept() -> None:
-    shop, bolt, nut = Shop(3), Path("bolt.bank"), Path("nut.bank")
+def test_a_bank_that_is_refused_is_not_kept(bolt: Path) -> None:
+    shop, nut = Shop(3), write_tiny_bank(bolt.with_name("nut.bank"), 20.0)
     shop.refused = {nut}
     with recovering(shop) as engine:
         engine.load_bank(bolt)
@@ -153,8 +161,8 @@ def test_a_bank_that_is_refused_is_not_kept() -> None:
     assert shop.judged_with == [bolt]
 
 
-def test_no_frame_is_judged_with_the_first_bank_when_the_last_cannot_be_loaded() -> None:
-    shop, bolt = Shop(2), Path("bolt.bank")
+def test_no_frame_is_judged_with_the_first_bank_when_the_last_cannot_be_loaded(bolt: Path) -> None:
+    shop = Shop(2)
     with recovering(shop) as engine:
         engine.load_bank(bolt)
         shop.refused = {bolt}

@@ -542,7 +542,7 @@ class TestFiles:
                 r"expected input uint8 \[-1, 32, 32, 3\]",
             ),
             (contract.ANOMALY_MAP, {"mode": "INPUT"}, "anomaly_map is input"),
-            (contract.ANOMALY_MAP, {"dtype": "HALF"}, "HALF"),
+            (contract.ANOMALY_MAP, {"dtype": "HALF"}, "anomaly_map is output float16"),
             (contract.INFLUENCE_MAP, {"shape": [-1, 16, 16]}, "influence_map is output"),
             (contract.IMAGE_SCORE, None, "image_score is missing"),
         ],

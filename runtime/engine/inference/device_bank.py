@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +23,6 @@ class DeviceBank:
         names: the tensors of it that the plan takes.
         gpu: where to; it is current.
         stream: of uploads; waited for.
-        path: the bank's file, for the message.
 
     Attributes:
         manifest: of the product.
@@ -35,24 +33,22 @@ class DeviceBank:
         EngineError: there is no room for it (says how much was asked).
     """
 
-    def __init__(
-        self, bank: Bank, names: Iterable[str], gpu: Gpu, stream: Stream, path: Path
-    ) -> None:
+    def __init__(self, bank: Bank, names: Iterable[str], gpu: Gpu, stream: Stream) -> None:
         self.manifest: Manifest = bank.manifest
         self.shapes: dict[str, Shape] = {}
         self.buffers: dict[str, DeviceBuffer] = {}
         try:
             for name in names:
-                self._upload(bank, name, gpu, stream, path)
+                self._upload(bank, name, gpu, stream)
         except BaseException:
             with contextlib.suppress(Exception):  # an upload may be under way
                 stream.synchronize()
             self.release()
             raise
 
-    def _upload(self, bank: Bank, name: str, gpu: Gpu, stream: Stream, path: Path) -> None:
+    def _upload(self, bank: Bank, name: str, gpu: Gpu, stream: Stream) -> None:
         array = np.ascontiguousarray(bank.tensors[name])
-        buffer = gpu.allocate(array.nbytes, f"{name} of {path.name}")
+        buffer = gpu.allocate(array.nbytes, f"{name} of {bank.path.name}")
         self.shapes[name], self.buffers[name] = array.shape, buffer
         # Not CUDA's synchronous copy: from pageable memory that returns before the data is there,
         # and streams that wait for no other would not wait for it.

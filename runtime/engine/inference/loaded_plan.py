@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from pathlib import Path
 
 from patchline.runtime.bank import Bank
 from patchline.runtime.contract import Manifest
@@ -29,7 +28,7 @@ class LoadedPlan:
         file: the checked plan.
         flavour: the TensorRT that built it.
         gpu: where it runs; closed with this, also if this cannot be made.
-        bank: of the first product, with its file; for a plan without its own.
+        bank: of the first product; for a plan without its own.
         cuda_graph: whether runs may become CUDA graphs.
 
     Attributes:
@@ -52,7 +51,7 @@ class LoadedPlan:
         file: PlanFile,
         flavour: Flavour,
         gpu: Gpu,
-        bank: tuple[Bank, Path] | None,
+        bank: Bank | None,
         cuda_graph: bool,
     ) -> None:
         self.file, self._gpu, self._flavour = file, gpu, flavour
@@ -75,7 +74,7 @@ class LoadedPlan:
         assert isinstance(manifest, Manifest)  # a graph's plan is not read without a bank
         return manifest
 
-    def switch_bank(self, bank: Bank, path: Path) -> None:
+    def switch_bank(self, bank: Bank) -> None:
         """Run with another product's bank from the next batch on; what is in flight keeps the old.
 
         Everything that can fail is done before the switch.
@@ -85,7 +84,7 @@ class LoadedPlan:
             EngineError: it has rows that the plan was not built for, or there is no room for it.
         """
         with contextlib.ExitStack() as undo:
-            uploaded = self._upload(bank, path)
+            uploaded = self._upload(bank)
             undo.callback(uploaded.release)
             runs = self.runs.with_bank(uploaded)
             undo.callback(runs.release)
@@ -101,7 +100,7 @@ class LoadedPlan:
         """Wait for what is in flight, release everything in order, close the GPU. Never raises."""
         self._resources.close()
 
-    def _open(self, bank: tuple[Bank, Path] | None) -> None:
+    def _open(self, bank: Bank | None) -> None:
         resources, manifest = self._resources, self.file.manifest
         self.streams = make_streams(self._gpu, resources)
         compute = self._make_compute()
@@ -111,7 +110,7 @@ class LoadedPlan:
         compute.allocate(self._gpu, resources)
         resources.memory.call(self._release_bank)
         if bank is not None:
-            self._bank = self._upload(*bank)
+            self._bank = self._upload(bank)
         self.runs = Runs(compute, self.slots, self._bank)
         resources.tensorrt.call(lambda: self.runs.release())
         for slot in range(SLOTS):  # shapes and addresses that are refused show here, not in a frame
@@ -123,9 +122,9 @@ class LoadedPlan:
         compute.open()
         return compute
 
-    def _upload(self, bank: Bank, path: Path) -> DeviceBank:
-        self.io.check_bank(bank, path, self.file.path)
-        return DeviceBank(bank, self.io.bank, self._gpu, self.streams.upload, path)
+    def _upload(self, bank: Bank) -> DeviceBank:
+        self.io.check_bank(bank, self.file.path)
+        return DeviceBank(bank, self.io.bank, self._gpu, self.streams.upload)
 
     def _release_bank(self) -> None:
         if self._bank is not None:

@@ -22,8 +22,9 @@ Shape = tuple[int, ...]
 """-1 where a plan takes any size."""
 
 _IN, _OUT = "INPUT", "OUTPUT"
-DTYPES = {"FLOAT": "float32", "UINT8": "uint8", "INT64": "int64"}
+DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT64": "int64"}
 """numpy's names for TensorRT's types."""
+_BANK_DTYPES = {"fp32": "FLOAT", "fp16": "HALF"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PlanIO:
     batch: tuple[int, int]
     bank: dict[str, tuple[Shape, Shape]]
 
-    def check_bank(self, bank: Bank, path: Path, plan: Path) -> None:
+    def check_bank(self, bank: Bank, plan: Path) -> None:
         """Refuse a bank that the plan was not built for.
 
         Raises:
@@ -56,10 +57,10 @@ class PlanIO:
         """
         for name, (least, most) in self.bank.items():
             if name not in bank.tensors:
-                raise ModelError(f"{path} holds no {name}, which {plan.name} takes")
+                raise ModelError(f"{bank.path} holds no {name}, which {plan.name} takes")
             found = bank.tensors[name].shape
             if not _between(least, found, most):
-                raise EngineError(_misfit(bank, path, plan, (least, most), name))
+                raise EngineError(_misfit(bank, plan, (least, most), name))
 
 
 def read_io(trt: Any, engine: Any, manifest: Manifest | GraphManifest, plan: Path) -> PlanIO:
@@ -102,7 +103,8 @@ def _expected(manifest: Manifest | GraphManifest) -> dict[str, Tensor]:
     size = manifest.model_size
     expected = {contract.FRAMES: Tensor(_IN, "UINT8", (-1, size.height, size.width, 3))}
     if isinstance(manifest, GraphManifest):
-        expected[MEMORY_BANK] = Tensor(_IN, "FLOAT", (-1, manifest.dimension))
+        dtype = _BANK_DTYPES[manifest.bank_precision]
+        expected[MEMORY_BANK] = Tensor(_IN, dtype, (-1, manifest.dimension))
         expected[BANK_SQUARES] = Tensor(_IN, "FLOAT", (-1,))
         expected[BANK_STATISTICS] = Tensor(_IN, "FLOAT", (3,))
         expected[BANK_NEIGHBORS] = Tensor(_IN, "INT64", (-1, -1))
@@ -170,12 +172,12 @@ def _between(least: Shape, found: Shape, most: Shape) -> bool:
     )
 
 
-def _misfit(bank: Bank, path: Path, plan: Path, limits: tuple[Shape, Shape], name: str) -> str:
+def _misfit(bank: Bank, plan: Path, limits: tuple[Shape, Shape], name: str) -> str:
     least, most = limits
     return (
-        f"{path} has {bank.rows} rows ({name} {list(bank.tensors[name].shape)}), and {plan.name} "
-        f"takes {least[0]} to {most[0]} ({list(least)} to {list(most)}). Build it for them: "
-        f"build-engine {plan.with_suffix('.onnx').name} --bank-rows "
+        f"{bank.path} has {bank.rows} rows ({name} {list(bank.tensors[name].shape)}), and "
+        f"{plan.name} takes {least[0]} to {most[0]} ({list(least)} to {list(most)}). Build it for "
+        f"them: build-engine {plan.with_suffix('.onnx').name} --bank-rows "
         f"{min(least[0], bank.rows)}:{bank.rows}:{max(most[0], bank.rows)}"
     )
 

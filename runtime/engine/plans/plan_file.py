@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchline.runtime.bank import check_given
+from patchline.runtime.bank import Bank, check_given
 from patchline.runtime.contract import Manifest, manifest_path
 from patchline.runtime.engine.checks import check_resize
 from patchline.runtime.engine.compat import Flavour
@@ -32,7 +32,7 @@ class PlanFile:
     content: bytes
 
 
-def read_plan(plan: Path, bank: Path | None) -> PlanFile:
+def read_plan(plan: Path, bank: Path | Bank | None) -> PlanFile:
     """Read a plan and check it against the files beside it.
 
     Args:
