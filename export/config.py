@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from patchline.calibration.ranges import IMAGES as CALIBRATION_IMAGES
 from patchline.calibration.threshold import (
     DEFAULT_FALSE_ALARM_RATE,
     LARGEST_RATE,
@@ -53,6 +54,10 @@ class FitSettings(BaseModel):
     skip_unreadable: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bank: Literal["embedded", "external"] = "embedded"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    calibration_images: Annotated[int, Field(ge=1)] = CALIBRATION_IMAGES
+    calibration_method: Literal["minmax", "entropy", "percentile"] = "percentile"
+    float_layers: tuple[str, ...] = ()
 
     @property
     def score_name(self) -> str:
@@ -117,6 +122,11 @@ def parse_size(text: str) -> tuple[int, int]:
             f"image size is {text!r}, expected 256 or 256x320 (height x width)"
         )
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """``first,last`` -> names; spaces and empty ones do not count."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 def _read(config: Path) -> dict[str, Any]:

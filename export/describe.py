@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import replace
 
 import onnx
 import torch
@@ -10,6 +11,7 @@ import torch
 from patchline.export.config import FitSettings
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import OPSET
+from patchline.export.state import Place, TrainingState
 from patchline.runtime.contract import Backbone, Manifest, MemoryBank, Parity, Preprocessing
 from patchline.runtime.preprocess import RESIZE
 
@@ -47,6 +49,24 @@ def describe(fitted: FittedModel, settings: FitSettings, parity: Parity | None) 
         parity=parity,
         onnx=None,
         versions=_versions(),
+    )
+
+
+def state_of(
+    fitted: FittedModel, manifest: Manifest, place: Place, state: TrainingState | None = None
+) -> TrainingState:
+    """The state of a fitted model, always in float32.
+
+    Args:
+        fitted: the model.
+        manifest: of the float32 model.
+        place: where the exported model has its bank.
+        state: what the model was made again from, which stays as it is.
+    """
+    if state is not None:
+        return replace(state, bank=place)
+    return TrainingState(
+        fitted.memory_bank, manifest, fitted.picture_digests, place, fitted.row_pictures
     )
 
 

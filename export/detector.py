@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from patchline.export.anomaly_map import GridToMap
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.influence import AdaptiveNoise, Influence, influence_of_rows
-from patchline.export.neighbors import NearestNeighbors
+from patchline.export.neighbors import SEARCHES
 from patchline.export.scores import Patches, create_score
-from patchline.runtime.contract import DistanceStatistics, ModelSize
+from patchline.runtime.contract import BankPrecision, DistanceStatistics, ModelSize
 
 DUPLICATE_SHARE = 1e-4
 """Neighbours nearer than this share of a bank row's mean norm count as the patch itself.
@@ -32,6 +32,8 @@ class AnomalyHead(nn.Module):
         size: height and width of the frames in pixels.
         score: name of the score function.
         neighbors: k.
+        bank_precision: how the bank is stored and searched; distances are float32 always.
+        duplicate_share: neighbours nearer than this share of a row's mean norm count as the patch.
 
     Raises:
         ConfigurationError: an unknown score, or a bank or statistics that cannot be.
@@ -46,16 +48,20 @@ class AnomalyHead(nn.Module):
         *,
         score: str,
         neighbors: int,
+        bank_precision: BankPrecision = "fp32",
+        duplicate_share: float = DUPLICATE_SHARE,
     ) -> None:
         super().__init__()
         self.grid = grid
-        self.search = NearestNeighbors(memory_bank, neighbors)
+        self.score_name = score
+        self.bank_precision = bank_precision
+        self.search = SEARCHES[bank_precision](memory_bank, neighbors)
         self.noise = AdaptiveNoise(statistics)
         self.score = create_score(score, self.search)
         self.to_anomaly_map = GridToMap(grid, size, smooth=True)
         self.to_influence_map = GridToMap(grid, size, smooth=False)
         self.mean_norm = float(memory_bank.norm(dim=1).mean())
-        self.register_buffer("duplicate_distance", torch.tensor(DUPLICATE_SHARE * self.mean_norm))
+        self.register_buffer("duplicate_distance", torch.tensor(duplicate_share * self.mean_norm))
 
     def forward(self, embeddings: Tensor) -> Outputs:
         """Judge embeddings ``[B, h, w, D]``; see the class."""

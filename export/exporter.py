@@ -11,12 +11,15 @@ from pathlib import Path
 import onnx
 
 from patchline.export.config import FitSettings
-from patchline.export.describe import describe
+from patchline.export.describe import describe, state_of
 from patchline.export.external_files import check_same_settings, export_external, graph_path
 from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
-from patchline.export.onnx_graph import save_onnx, set_metadata, to_onnx
-from patchline.export.parity import FRAMES_COMPARED, verify_parity
+from patchline.export.onnx_graph import save_onnx, set_metadata
+from patchline.export.parity import FRAMES_COMPARED
+from patchline.export.precision.convert import Converted
+from patchline.export.precision.form import Form
+from patchline.export.precision.verify import check_twin, verify_file
 from patchline.export.state import TrainingState, save_state, state_path
 from patchline.runtime.bank import BANK_SUFFIX
 from patchline.runtime.contract import (
@@ -34,11 +37,26 @@ from patchline.runtime.graph import GraphManifest, load_any_manifest
 from patchline.runtime.progress import Steps
 
 
-def export_model(fitted: FittedModel, settings: FitSettings, out: Path, steps: Steps) -> Path:
+def export_model(
+    fitted: FittedModel,
+    settings: FitSettings,
+    out: Path,
+    steps: Steps,
+    converted: Converted | None = None,
+    state: TrainingState | None = None,
+) -> Path:
     """Write, verify and publish one model.
 
     The files appear in ``out`` together and only after every check; until then, and after any
     failure, older files of that name are untouched.
+
+    Args:
+        fitted: the float32 model.
+        settings: it was fitted with.
+        out: folder of the files.
+        steps: shows progress.
+        converted: the model at the precision of the settings, unless that is ``fp32``.
+        state: what the model was made again from, which is written as it is.
 
     Returns:
         The path of the ONNX file; with an external bank, of the bank.
@@ -48,21 +66,28 @@ def export_model(fitted: FittedModel, settings: FitSettings, out: Path, steps: S
         ConfigurationError: a file of that name belongs to other models.
         WriteError: a file cannot be written.
     """
+    form = converted.form if converted else Form(fitted.detector)
+    if form.precision != settings.precision:
+        raise ValueError(f"asked for {settings.precision}, given a model in {form.precision}")
     check_target(out, fitted.pictures.class_name, settings)
     if settings.bank == "external":
-        return export_external(fitted, settings, out, steps)
+        return export_external(fitted, settings, out, steps, converted, state)
     name = f"{fitted.pictures.class_name}.onnx"
     with steps.step("Exporting and verifying", 3) as advance, staged_files(out) as stage:
-        graph = to_onnx(fitted.detector, settings.model_size)
+        graph = form.embedded()
         advance(1)
         save_onnx(graph, stage / name)
         sample = fitted.pictures.paths[:: max(1, len(fitted.pictures.paths) // FRAMES_COMPARED)]
         frames = read_frames(sample[:FRAMES_COMPARED], settings.model_size)
-        parity = verify_parity(stage / name, fitted.detector, frames)
+        parity = verify_file(stage / name, form, frames)
+        if converted:
+            check_twin(stage / name, converted, frames)
         advance(2)
-        manifest = _write(graph, stage / name, describe(fitted, settings, parity))
-        state = TrainingState(fitted.memory_bank, manifest, fitted.picture_digests)
-        save_state(state, state_path(stage / name))
+        float32 = describe(fitted, settings, None if converted else parity)
+        described = converted.manifest if converted else float32
+        manifest = _write(graph, stage / name, described.model_copy(update={"parity": parity}))
+        kept = float32 if converted else manifest
+        save_state(state_of(fitted, kept, "embedded", state), state_path(stage / name))
         # As a user will: digest, manifest against metadata, one frame.
         with open_engine(stage / name, provider="cpu") as engine:
             engine.infer(frames[:1])

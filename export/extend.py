@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from patchline.calibration.threshold import normal_scores
 from patchline.export.config import FitSettings, make_settings
@@ -80,14 +82,10 @@ def settings_of(
     """
     manifest = base.manifest
     fixed = _fixed(manifest)
-    clashes = [
-        f"{name} is {fields[name]!r}, the model has {value!r}"
-        for name, value in fixed.items()
-        if name in fields and _plain(fields[name]) != value
-    ]
-    if clashes:
+    found = clashes(base, fields)
+    if found:
         raise ConfigurationError(
-            f"--extend keeps what {manifest.class_name} was fitted with: {'; '.join(clashes)}. "
+            f"--extend keeps what {manifest.class_name} was fitted with: {'; '.join(found)}. "
             "Leave that out, or fit anew from all pictures"
         )
     own = {
@@ -97,6 +95,15 @@ def settings_of(
         "bank": base.bank,
     }
     return make_settings(own | fields | fixed, config)
+
+
+def clashes(base: TrainingState, fields: dict[str, Any]) -> list[str]:
+    """What the model fixes and a given field says otherwise, a phrase each."""
+    return [
+        f"{name} is {_plain(fields[name])!r}, the model has {value!r}"
+        for name, value in _fixed(base.manifest).items()
+        if name in fields and _plain(fields[name]) != value
+    ]
 
 
 def pictures_to_add(folder: Path, base: TrainingState) -> tuple[GoodPictures, int]:
@@ -128,12 +135,31 @@ def current_threshold(out: Path, base: TrainingState) -> Threshold:
     Raises:
         ModelError: the manifest beside the model, or its bank file, is there and damaged.
     """
+    return (deployed_manifest(out, base) or base.manifest).threshold
+
+
+def deployed_manifest(out: Path, base: TrainingState) -> Manifest | None:
+    """The manifest of the deployed model, at whatever precision; ``None`` where there is none.
+
+    Raises:
+        ModelError: as for :func:`current_threshold`.
+    """
     model = out / f"{base.manifest.class_name}.onnx"
     if base.bank == "external":
         path = model.with_suffix(BANK_SUFFIX)
-        return (load_bank(path).manifest if path.is_file() else base.manifest).threshold
+        return load_bank(path).manifest if path.is_file() else None
     path = manifest_path(model)
-    return (load_manifest(path) if path.is_file() else base.manifest).threshold
+    return load_manifest(path) if path.is_file() else None
+
+
+def is_recalibrated(deployed: Manifest, manifest: Manifest) -> bool:
+    """Whether the deployed model's threshold is another than its fit gave it.
+
+    That of a converted model lies on a scale of its own, so only pictures of the line count there.
+    """
+    if deployed.precision == "fp32":
+        return deployed.threshold != manifest.threshold
+    return deployed.normal_scores.source == "line"
 
 
 def check_weights(weights: Weights, manifest: Manifest) -> None:
@@ -144,6 +170,31 @@ def check_weights(weights: Weights, manifest: Manifest) -> None:
             f"(sha256 {manifest.backbone.weights_sha256[:12]}…), and {weights.source} holds others "
             f"({weights.sha256[:12]}…). Give --weights the same file"
         )
+
+
+def pictures_of_rows(
+    rows: Tensor, patches: int, base: TrainingState | None = None
+) -> Tensor | None:
+    """The picture each row of a bank came from.
+
+    Args:
+        rows: int64 ``[M]``, rows of the features: those of ``base`` first, then picture by picture.
+        patches: rows of one picture.
+        base: a model that is extended.
+
+    Returns:
+        int32 ``[M]``, indices into the digests of all pictures, those of ``base`` first; ``None``
+        where ``base`` does not say where its own rows came from.
+    """
+    if base is None:
+        return rows.div(patches, rounding_mode="floor").to(torch.int32)
+    if base.row_pictures is None:
+        return None
+    inherited = len(base.memory_bank)
+    new = (rows - inherited).div(patches, rounding_mode="floor") + len(base.pictures)
+    known = base.row_pictures.to(torch.int64)
+    before = known[rows.clamp(max=inherited - 1)]
+    return torch.where(rows < inherited, before, new).to(torch.int32)
 
 
 def represented_images(base: TrainingState | None) -> int:

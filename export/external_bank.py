@@ -26,6 +26,7 @@ from patchline.runtime.graph import (
     MEMORY_BANK,
     ROW_NEIGHBORS,
     bank_inputs,
+    least_bank_rows,
 )
 
 LARGEST_GROUPS = 1 << 20
@@ -83,10 +84,10 @@ def check_external(rows: int, neighbors: int, score: str) -> None:
 
 
 def bank_tensors(head: AnomalyHead) -> dict[str, npt.NDArray[Any]]:
-    """What a head's own bank is as inputs of the graph, filled up to whole groups, k at least."""
+    """What a head's own bank is as inputs of the graph, filled up to as many groups as it needs."""
     search = head.search
     own = search.get_buffer("bank")
-    fill = max(len(own), GROUP_ROWS * search.k) - len(own)
+    fill = max(len(own), GROUP_ROWS * _least_groups(head)) - len(own)
     tensors = {
         MEMORY_BANK: nn.functional.pad(own, (0, 0, 0, fill)),
         BANK_SQUARES: nn.functional.pad(search.get_buffer("squares"), (0, fill), value=FAR),
@@ -107,11 +108,12 @@ def bank_tensors(head: AnomalyHead) -> dict[str, npt.NDArray[Any]]:
 
 def graph_inputs(head: AnomalyHead) -> dict[str, DynamicInput]:
     """The graph's inputs after ``frames``, for tracing; the head's own bank has no part in it."""
-    k, dimension = head.search.k, head.search.get_buffer("bank").shape[1]
-    rows = GROUP_ROWS * (k + 1)  # one group more than the least, which would be taken as fixed
-    groups = GROUP_ROWS * torch.export.Dim("groups", min=k, max=LARGEST_GROUPS)
+    least, bank = _least_groups(head), head.search.get_buffer("bank")
+    rows = GROUP_ROWS * (least + 1)  # one group more than the least, which would be taken as fixed
+    groups = GROUP_ROWS * torch.export.Dim("groups", min=least, max=LARGEST_GROUPS)
+    example = torch.zeros(rows, bank.shape[1], dtype=bank.dtype)
     inputs = {
-        MEMORY_BANK: DynamicInput(torch.zeros(rows, dimension), {0: groups}),
+        MEMORY_BANK: DynamicInput(example, {0: groups}),
         BANK_SQUARES: DynamicInput(torch.zeros(rows), {0: groups}),
         BANK_STATISTICS: DynamicInput(torch.zeros(3), {}),
     }
@@ -119,3 +121,7 @@ def graph_inputs(head: AnomalyHead) -> dict[str, DynamicInput]:
         neighbors = torch.zeros(rows, ROW_NEIGHBORS, dtype=torch.int64)
         inputs[BANK_NEIGHBORS] = DynamicInput(neighbors, {0: groups})
     return inputs
+
+
+def _least_groups(head: AnomalyHead) -> int:
+    return least_bank_rows(head.search.k, head.bank_precision) // GROUP_ROWS

@@ -1,6 +1,8 @@
 """Fitted model -> ``BACKBONE-SIZE.onnx``, every product's, and ``NAME.bank``: this one's.
 
-The first class writes the graph; later ones keep it as it is, and are verified with it.
+The first class writes the graph; later ones keep it as it is, and are verified with it. Each
+precision has a graph of its own, ``BACKBONE-SIZE-fp16.onnx``; an INT8 one keeps the ranges that
+were found on the first class's pictures, and every class passes the gate with it.
 """
 
 from __future__ import annotations
@@ -8,23 +10,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import onnx
+from pydantic import ValidationError
+
 from patchline.export.config import FitSettings
-from patchline.export.describe import describe
-from patchline.export.external_bank import (
-    ExternalDetector,
-    bank_tensors,
-    check_external,
-    graph_inputs,
-)
+from patchline.export.describe import describe, state_of
+from patchline.export.external_bank import bank_tensors, check_external
 from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
-from patchline.export.onnx_graph import save_onnx, set_metadata, to_onnx
-from patchline.export.parity import FRAMES_COMPARED, verify_parity
+from patchline.export.onnx_graph import save_onnx, set_metadata
+from patchline.export.parity import FRAMES_COMPARED
+from patchline.export.precision.convert import Converted, GivenGraph
+from patchline.export.precision.form import Form
+from patchline.export.precision.verify import verify_file
 from patchline.export.state import TrainingState, save_state, state_path
 from patchline.runtime.bank import BANK_SUFFIX, Bank, save_bank
 from patchline.runtime.contract import (
     METADATA_KEY,
+    BankPrecision,
+    Manifest,
     OnnxFile,
+    Quantization,
     external_data_path,
     manifest_path,
     model_digest,
@@ -35,19 +41,61 @@ from patchline.runtime.files import staged_files
 from patchline.runtime.graph import GraphManifest, differing_fields, graph_of, load_any_manifest
 from patchline.runtime.progress import Steps
 
+_QUANTIZATION = "patchline.quantization"
+"""Key in ``metadata_props`` of how an INT8 graph's ranges were found."""
 
-def graph_path(out: Path, settings: FitSettings) -> Path:
-    """Where the graph of these settings lies: ``resnet18-256.onnx``, ``-256x320`` if not square."""
+
+def graph_path(out: Path, settings: FitSettings, bank: BankPrecision | None = None) -> Path:
+    """Where the graph of these settings lies: ``resnet18-256.onnx``, ``-256x320`` if not square.
+
+    Args:
+        out: the folder.
+        settings: of the model.
+        bank: precision of the bank, where the gate did not allow the backbone's own.
+    """
     height, width = settings.image_size
     size = f"{height}" if height == width else f"{height}x{width}"
     backbone = re.sub(r"[^A-Za-z0-9._-]+", "-", settings.backbone)
-    return out / f"{backbone}-{size}.onnx"
+    precision = "" if settings.precision == "fp32" else f"-{settings.precision}"
+    if settings.precision == "fp16" and bank == "fp32":
+        precision += "-bank-fp32"
+    return out / f"{backbone}-{size}{precision}.onnx"
 
 
-def export_external(fitted: FittedModel, settings: FitSettings, out: Path, steps: Steps) -> Path:
+def given_graph(out: Path, settings: FitSettings, float32: Manifest) -> GivenGraph | None:
+    """The INT8 graph that is there already and fits; ``None`` where one is to be made.
+
+    Raises:
+        ConfigurationError: the graph that is there computes something else.
+        ModelError: it is damaged, or does not say how it was quantised.
+    """
+    there = graph_path(out, settings)
+    wanted = graph_of(float32.model_copy(update={"precision": settings.precision}))
+    if settings.precision != "int8" or not _is_there(there, wanted):
+        return None
+    props = onnx.load(there, load_external_data=False).metadata_props
+    found = {item.key: item.value for item in props}.get(_QUANTIZATION)
+    try:
+        return GivenGraph(there, Quantization.model_validate_json(found or ""))
+    except ValidationError as error:
+        raise ModelError(
+            f"{there} does not say how it was quantised. Remove it to have it written again; the "
+            "banks beside it stay good"
+        ) from error
+
+
+def export_external(
+    fitted: FittedModel,
+    settings: FitSettings,
+    out: Path,
+    steps: Steps,
+    converted: Converted | None = None,
+    state: TrainingState | None = None,
+) -> Path:
     """Write, verify and publish a bank, and the graph where there is none yet.
 
-    The files appear in ``out`` together and only after every check.
+    The files appear in ``out`` together and only after every check. ``converted`` and ``state``
+    are as for :func:`patchline.export.exporter.export_model`.
 
     Returns:
         The path of the bank.
@@ -60,26 +108,26 @@ def export_external(fitted: FittedModel, settings: FitSettings, out: Path, steps
         WriteError: a file cannot be written.
     """
     check_external(len(fitted.memory_bank), settings.neighbors, settings.score_name)
-    name, there = fitted.pictures.class_name, graph_path(out, settings)
-    manifest = describe(fitted, settings, None)
+    form = converted.form if converted else Form(fitted.detector)
+    float32 = describe(fitted, settings, None)
+    manifest = converted.manifest if converted else float32
+    name, there = fitted.pictures.class_name, graph_path(out, settings, form.bank)
     with steps.step("Exporting and verifying", 3) as advance, staged_files(out) as stage:
         is_there = _is_there(there, graph_of(manifest))
         graph = there if is_there else stage / there.name
         if not is_there:
-            _write_graph(fitted, graph, graph_of(manifest))
+            _write_graph(converted.graph if converted else form.external(), graph, manifest)
         advance(1)
         sample = fitted.pictures.paths[:: max(1, len(fitted.pictures.paths) // FRAMES_COMPARED)]
         frames = read_frames(sample[:FRAMES_COMPARED], settings.model_size)
-        tensors = bank_tensors(fitted.detector.head)
-        parity = verify_parity(graph, fitted.detector, frames, bank=tensors)
+        tensors = bank_tensors(form.detector.head)
+        parity = verify_file(graph, form, frames, tensors)
         advance(2)
         bank = Bank(manifest.model_copy(update={"parity": parity}), tensors)
         path = stage / f"{name}{BANK_SUFFIX}"
         save_bank(bank, path)
-        state = TrainingState(
-            fitted.memory_bank, bank.manifest, fitted.picture_digests, bank="external"
-        )
-        save_state(state, state_path(path))
+        described = float32 if converted else bank.manifest
+        save_state(state_of(fitted, described, "external", state), state_path(path))
         # As a user will: digests, manifests, one frame.
         with open_engine(graph, provider="cpu", bank=path) as engine:
             engine.infer(frames[:1])
@@ -151,12 +199,14 @@ def _check_same(graph: Path, found: GraphManifest, wanted: GraphManifest) -> Non
         )
 
 
-def _write_graph(fitted: FittedModel, path: Path, manifest: GraphManifest) -> None:
+def _write_graph(graph: onnx.ModelProto, path: Path, manifest: Manifest) -> None:
     """Write the graph with its manifest inside, and the manifest with the digest beside it."""
-    detector = fitted.detector
-    module = ExternalDetector(detector)
-    graph = to_onnx(module, manifest.model_size, graph_inputs(detector.head))
-    set_metadata(graph, {METADATA_KEY: manifest.to_json()})
+    described = graph_of(manifest)
+    entries = {METADATA_KEY: described.to_json()}
+    quantization = manifest.conversion.quantization if manifest.conversion else None
+    if quantization is not None:
+        entries[_QUANTIZATION] = quantization.model_dump_json()
+    set_metadata(graph, entries)
     save_onnx(graph, path)
     file = OnnxFile(file=path.name, sha256=model_digest(path))
-    manifest.model_copy(update={"onnx": file}).save(manifest_path(path))
+    described.model_copy(update={"onnx": file}).save(manifest_path(path))

@@ -12,7 +12,7 @@ from patchline.calibration.folds import LEAST_TO_SPLIT, assign_calibration
 from patchline.calibration.threshold import normal_scores, threshold_of_fit
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.config import FitSettings
-from patchline.export.coreset import coreset_size
+from patchline.export.coreset import Coreset, coreset_size
 from patchline.export.cross_fit import (
     HeadSettings,
     Images,
@@ -25,6 +25,7 @@ from patchline.export.datasets import GoodPictures, digest_of, picture_digests
 from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.extend import (
     check_weights,
+    pictures_of_rows,
     pooled_scores,
     represented_images,
     training_set,
@@ -50,25 +51,29 @@ class FittedModel:
     Attributes:
         detector: the module that computes it, on the CPU.
         memory_bank: float32 ``[M, D]``, in the order of picking.
-        coreset_radius: largest distance of a training row to the bank, in the projection.
+        coreset_radius: largest distance of a training row to the bank, in the projection;
+            ``None`` where it was not fitted but made again from its state.
         statistics: of the mean distance of held-out patches.
         normal: held-out scores of the good pictures.
         threshold: found from them.
         training_set: what it was fitted on.
         pictures: the pictures that were read.
         picture_digests: of all pictures behind the model, those of an extended one too.
+        row_pictures: int32 ``[M]``, for each row of the bank the picture it came from, as an index
+            into ``picture_digests``; ``None`` where an older model that is extended does not say.
         memory: what the fit held.
     """
 
     detector: Detector
     memory_bank: Tensor
-    coreset_radius: float
+    coreset_radius: float | None
     statistics: DistanceStatistics
     normal: NormalScores
     threshold: Threshold
     training_set: TrainingSet
     pictures: GoodPictures
     picture_digests: tuple[str, ...]
+    row_pictures: Tensor | None
     memory: MemoryPlan
 
 
@@ -150,14 +155,19 @@ def fit(
         training_set=training_set(added, chosen.calibration_images, base),
         pictures=GoodPictures(pictures.class_name, pictures.folder, features.paths),
         picture_digests=(base.pictures if base else ()) + picture_digests(features.paths),
+        row_pictures=pictures_of_rows(chosen.rows, features.patches, base),
         memory=plan,
     )
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A bank with its head, and what held-out images say of it."""
+    """A bank with its head, and what held-out images say of it.
 
+    ``rows`` int64 ``[M]`` are the bank's rows among the features.
+    """
+
+    rows: Tensor
     memory_bank: Tensor
     coreset_radius: float
     head: AnomalyHead
@@ -178,32 +188,34 @@ def _choose(
     if share is None:
         held_out = cross_fit(features, shared, steps, statistics=known)
         everything = np.ones(count, np.bool_)
-        bank, radius = _bank(features, everything, shared, steps)
+        picked, bank = _bank(features, everything, shared, steps)
         head = shared.head(bank, held_out.statistics)
         crossed = normal_scores(held_out.image_scores, held_out.map_maxima, "cross-fit")
-        return _Chosen(bank, radius, head, held_out.statistics, crossed, 0)
+        return _Chosen(picked.indices, bank, picked.radius, head, held_out.statistics, crossed, 0)
     if base is not None and count < LEAST_TO_SPLIT:  # all into the bank; the old scores stay
         kept_out = np.zeros(count, np.bool_)
     else:
         kept_out = assign_calibration(count, share, settings.seed)
     # The statistics belong to the score, so the calibration images have no part in them either.
     statistics = known or held_out_statistics(features, ~kept_out, shared, steps)
-    bank, radius = _bank(features, ~kept_out, shared, steps)
+    picked, bank = _bank(features, ~kept_out, shared, steps)
     head = shared.head(bank, statistics)
     normal = None
     if kept_out.any():
         scores, maxima = judge_images(features, kept_out, head, shared, steps)
         normal = normal_scores(scores, maxima, "calibration-split")
-    return _Chosen(bank, radius, head, statistics, normal, int(kept_out.sum()))
+    return _Chosen(
+        picked.indices, bank, picked.radius, head, statistics, normal, int(kept_out.sum())
+    )
 
 
 def _bank(
     features: TrainingFeatures, images: Images, shared: HeadSettings, steps: Steps
-) -> tuple[Tensor, float]:
+) -> tuple[Coreset, Tensor]:
     size = shared.bank_rows(int(images.sum()), features.patches)
     with steps.step("Choosing the memory bank", size) as advance:
         coreset = choose_bank(features, images, shared, advance)
-    return features.rows.gather(coreset.indices), coreset.radius
+    return coreset, features.rows.gather(coreset.indices)
 
 
 def _plan(

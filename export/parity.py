@@ -27,6 +27,7 @@ _ROUNDING_SHARE = 0.01
 Frames whose patches all lie in the bank score nothing but rounding, which no two runtimes share.
 """
 _FATAL = 4
+_KINDS = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,51 @@ def verify_parity(
     return Parity(frames=len(frames), tied_patches=ties.patches, **differences)
 
 
+def verify_form(
+    path: Path, size: ModelSize, frames: Frame, batch: float, bank: Tensors | None = None
+) -> float:
+    """Verify what does not need the fitted module: names, axes, shapes, and batches.
+
+    Args:
+        path: the ONNX file.
+        size: height and width of its frames in pixels.
+        frames: real frames, uint8 ``[B, H, W, 3]``.
+        batch: the largest difference accepted between a batch and its frames one by one, relative
+            to the largest value.
+        bank: the inputs after ``frames``, of a graph without a bank.
+
+    Returns:
+        The largest such difference of image score and anomaly map.
+
+    Raises:
+        ParityError: every problem, listed together.
+        ModelError: ONNX Runtime cannot open the file.
+    """
+    session, given = _open(path), dict(bank or {})
+    problems = _signature_problems(session, size, given)
+    try:
+        found = _run(session, frames, given)
+        single = [_run(session, frames[i : i + 1], given) for i in range(len(frames))]
+    except ModelError as error:
+        raise ParityError(_message(path, [*problems, str(error)])) from error
+    singles = tuple(np.concatenate(parts) for parts in zip(*single, strict=True))
+    maps = np.zeros((len(frames), size.height, size.width), np.float32)
+    expected = maps[:, 0, 0], maps, maps
+    wrong = _shape_problems(expected, found) + _shape_problems(expected, singles)
+    if wrong:
+        raise ParityError(_message(path, problems + wrong))
+    none = np.float32(0)
+    difference = max(_relative(found[i], singles[i], 0.0, np.asarray(none)) for i in (0, 1))
+    if not difference <= batch:
+        problems.append(
+            f"batch against single frames, relative: differs by {difference:.2g}, at most "
+            f"{batch:.2g} is accepted"
+        )
+    if problems:
+        raise ParityError(_message(path, problems))
+    return difference
+
+
 def _differences(
     expected: Values, found: Values, singles: Values, ties: TieAllowance, mean_norm: float
 ) -> dict[str, float]:
@@ -150,7 +196,7 @@ def _signature_problems(session: Any, size: ModelSize, bank: Tensors) -> list[st
 
 def _bank_signature(name: str, array: npt.NDArray[Any]) -> tuple[str, list[int | None]]:
     """Type and axes of a bank's input: its rows are dynamic, everything else is fixed."""
-    kind = "tensor(int64)" if array.dtype == np.int64 else "tensor(float)"
+    kind = _KINDS[array.dtype.name]
     rows = [] if name == BANK_STATISTICS else [None]
     return kind, [*rows, *array.shape[len(rows) :]]
 

@@ -126,6 +126,6 @@ def create_score(name: str, search: NearestNeighbors) -> Score:
 
 def _neighbors_of_rows(search: NearestNeighbors) -> Tensor:
     """The nearest bank rows of every bank row, itself first: int64 ``[M', b]``."""
-    bank = cast(Tensor, search.bank)
+    bank = cast(Tensor, search.bank).float()  # as stored, whatever its precision
     finder = NearestNeighbors(bank[: search.rows], REWEIGHTING_NEIGHBORS)
     return torch.cat([finder(bank[start : start + 1024]) for start in range(0, len(bank), 1024)])

@@ -21,6 +21,7 @@ _BANK = "memory_bank"
 _MANIFEST = "manifest"
 _PICTURES = "pictures"
 _PLACE = "bank"
+_ROW_PICTURES = "row_pictures"
 
 Place = Literal["embedded", "external"]
 """Where the deployed model has its memory bank: in its graph, or in a file beside it."""
@@ -36,12 +37,15 @@ class TrainingState:
         pictures: digests of the pictures it was fitted on, see
             :func:`patchline.export.datasets.picture_digests`.
         bank: where the model that was exported has its bank.
+        row_pictures: int32 ``[M]``, for each row of the bank the picture it came from, as an index
+            into ``pictures``; ``None`` in the state of an older Patchline.
     """
 
     memory_bank: Tensor
     manifest: Manifest
     pictures: tuple[str, ...] = ()
     bank: Place = "embedded"
+    row_pictures: Tensor | None = None
 
 
 def state_path(model: Path) -> Path:
@@ -56,7 +60,10 @@ def save_state(state: TrainingState, path: Path) -> None:
         _PICTURES: " ".join(state.pictures),
         _PLACE: state.bank,
     }
-    content = safetensors.torch.save({_BANK: state.memory_bank.contiguous()}, metadata)
+    tensors = {_BANK: state.memory_bank.contiguous()}
+    if state.row_pictures is not None:
+        tensors[_ROW_PICTURES] = state.row_pictures.contiguous()
+    content = safetensors.torch.save(tensors, metadata)
     path.write_bytes(content)
 
 
@@ -74,6 +81,8 @@ def load_state(path: Path) -> TrainingState:
             if text is None or _BANK not in file.keys():  # noqa: SIM118 (no mapping)
                 raise ModelError(f"{path} is no Patchline state: it holds no {_BANK} or manifest")
             bank: Tensor = file.get_tensor(_BANK)
+            has_rows = _ROW_PICTURES in file.keys()  # noqa: SIM118 (as above)
+            row_pictures = file.get_tensor(_ROW_PICTURES) if has_rows else None
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     manifest = parse_manifest(text, str(path))
@@ -89,4 +98,17 @@ def load_state(path: Path) -> TrainingState:
             "of a newer Patchline, upgrade patchline on this machine"
         )
     pictures = tuple(metadata.get(_PICTURES, "").split())
-    return TrainingState(bank, manifest, pictures, cast(Place, place))
+    _check_row_pictures(row_pictures, len(bank), len(pictures), path)
+    return TrainingState(bank, manifest, pictures, cast(Place, place), row_pictures)
+
+
+def _check_row_pictures(found: Tensor | None, rows: int, pictures: int, path: Path) -> None:
+    if found is None:
+        return
+    if found.shape != (rows,) or found.dtype != torch.int32:
+        raise ModelError(
+            f"{path} holds {_ROW_PICTURES} of {found.dtype} {tuple(found.shape)}, expected int32 "
+            f"{(rows,)}"
+        )
+    if not bool(((found >= 0) & (found < pictures)).all()):
+        raise ModelError(f"{path} holds {_ROW_PICTURES} beyond its {pictures} pictures")

@@ -65,7 +65,7 @@ def tie_allowance(detector: Detector, frames: Frame) -> TieAllowance:
 
 
 def _more_neighbors(head: AnomalyHead, rows: Tensor) -> Tensor:
-    bank = head.search.get_buffer("bank")[: head.search.rows]
+    bank = head.search.get_buffer("bank")[: head.search.rows].float()
     found: Tensor = NearestNeighbors(bank, head.search.k + _RIVALS)(rows)
     return found
 

@@ -24,11 +24,12 @@ def pack(
     weights: Annotated[str, typer.Option(help="Weights file, or random.")] = "random",
     image_size: Annotated[int, typer.Option(min=32, help="Side of the frames in pixels.")] = 256,
     bank_rows: Annotated[int, typer.Option(min=9, help="Rows of the memory bank.")] = 2048,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
 ) -> None:
     """Export models and store what ONNX Runtime computes with them."""
     from patchline.benchmarks.gpu_check.pack import PackSettings, pack_models
 
-    settings = PackSettings(backbone, weights, image_size, bank_rows)
+    settings = PackSettings(backbone, weights, image_size, bank_rows, precision)
     typer.echo(json.dumps(pack_models(out, settings), indent=2))
 
 

@@ -10,11 +10,10 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import onnxruntime
-from torch import Tensor, nn
 
 from patchline.benchmarks.gpu_check.carried import (
     BACKBONE,
@@ -27,19 +26,25 @@ from patchline.benchmarks.gpu_check.carried import (
     model_in,
     save_outputs,
 )
+from patchline.benchmarks.gpu_check.converted import (
+    form_of,
+    with_head_of,
+    write_backbone,
+    write_bank,
+    write_embedded,
+    write_external,
+)
 from patchline.benchmarks.report import describe_machine
-from patchline.export.backbone import PatchEmbedder
 from patchline.export.config import FitSettings
 from patchline.export.datasets import good_pictures
 from patchline.export.demo.pictures import write_demo_data
-from patchline.export.describe import describe
 from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.exporter import export_model
 from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel, fit
-from patchline.export.onnx_graph import save_onnx, set_metadata, to_onnx
 from patchline.export.ties import tie_allowance
 from patchline.runtime import contract
+from patchline.runtime.contract import Precision
 from patchline.runtime.engine import Prediction, open_engine
 from patchline.runtime.errors import ConfigurationError, ImageReadError
 from patchline.runtime.preprocess import Frame
@@ -61,25 +66,7 @@ class PackSettings:
     weights: str = "random"
     image_size: int = 256
     bank_rows: int = 2048
-
-
-class BackboneOnly(nn.Module):
-    """The embedder behind the whole contract: the same inputs and outputs, and no head."""
-
-    def __init__(self, embedder: PatchEmbedder) -> None:
-        super().__init__()
-        self.embedder = embedder
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[B]``, ``[B, H, W]``, ``[B, H, W]``: mean and maximum of all embeddings."""
-        embeddings = self.embedder(frames)
-        mean, largest = embeddings.mean((1, 2, 3)), embeddings.amax((1, 2, 3))
-        size = self.embedder.size
-        return (
-            mean,
-            mean.view(-1, 1, 1).expand(-1, size.height, size.width),
-            largest.view(-1, 1, 1).expand(-1, size.height, size.width),
-        )
+    precision: str = "fp32"
 
 
 def pack_models(out: Path, settings: PackSettings) -> dict[str, Any]:
@@ -92,6 +79,11 @@ def pack_models(out: Path, settings: PackSettings) -> dict[str, Any]:
         ConfigurationError: ``out`` holds something, or the settings cannot be.
         PatchlineError: as for a fit and an export.
     """
+    if settings.precision not in get_args(Precision):
+        raise ConfigurationError(
+            f"--precision is {settings.precision}, expected one of {get_args(Precision)}"
+        )
+    precision = cast(Precision, settings.precision)
     if out.exists() and any(out.iterdir()):
         raise ConfigurationError(f"{out} is not empty: give a new folder")
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +94,7 @@ def pack_models(out: Path, settings: PackSettings) -> dict[str, Any]:
         fitted = fit(good_pictures(data.parent, _CLASS), chosen, SilentSteps(), _refuse)
         tests = tuple(sorted(data.glob("test/*/*.png")))
         frames = read_frames(tests, chosen.model_size)
-        detectors = write_cases(fitted, chosen, out)
+        detectors = write_cases(fitted, chosen, precision, out)
     batch = {name: _store(out, name, detectors[name], frames) for name in (*CASES, OTHER)}
     np.savez_compressed(out / FRAMES_FILE, frames=frames)
     record = {
@@ -137,25 +129,33 @@ def fit_settings(settings: PackSettings) -> FitSettings:
 
 
 def write_cases(
-    fitted: FittedModel, settings: FitSettings, out: Path
+    fitted: FittedModel, settings: FitSettings, precision: Precision, out: Path
 ) -> dict[str, Detector | None]:
     """Export the fit with its bank inside, with its bank beside it, and its backbone alone.
 
     Returns:
         The module behind each case; ``None`` for the backbone.
     """
-    for case, bank in ((EMBEDDED, "embedded"), (EXTERNAL, "external")):
-        placed = settings.model_copy(update={"bank": bank})
-        export_model(fitted, placed, out / case, SilentSteps())
-        for state in (out / case).glob("*.safetensors"):
-            state.unlink()  # the training side's, of no use there
-    other = write_other(fitted, settings, out)
-    write_backbone(fitted, settings, out / BACKBONE)
-    return {EMBEDDED: fitted.detector, EXTERNAL: fitted.detector, OTHER: other, BACKBONE: None}
+    form, second = form_of(fitted, precision), second_product(fitted, settings)
+    if precision == "fp32":  # as it is exported for users
+        for case, bank in ((EMBEDDED, "embedded"), (EXTERNAL, "external")):
+            placed = settings.model_copy(update={"bank": bank})
+            export_model(fitted, placed, out / case, SilentSteps())
+            for state in (out / case).glob("*.safetensors"):
+                state.unlink()  # the training side's, of no use there
+    else:
+        write_embedded(fitted, settings, form, out / EMBEDDED)
+        write_external(fitted, settings, form, out / EXTERNAL)
+    other = with_head_of(form, second)
+    write_bank(second, settings, other, out / OTHER)
+    whole, _ = model_in(out / EMBEDDED)
+    write_backbone(fitted, settings, form, whole, out / BACKBONE / f"{BACKBONE}.onnx")
+    detector = form.detector
+    return {EMBEDDED: detector, EXTERNAL: detector, OTHER: other.detector, BACKBONE: None}
 
 
-def write_other(fitted: FittedModel, settings: FitSettings, out: Path) -> Detector:
-    """Write a second product's bank for the external graph: the first half of the same rows."""
+def second_product(fitted: FittedModel, settings: FitSettings) -> FittedModel:
+    """Another product on the same backbone: the first half of the same rows."""
     detector, half = fitted.detector, fitted.memory_bank[: len(fitted.memory_bank) // 2]
     head = AnomalyHead(
         half,
@@ -165,30 +165,12 @@ def write_other(fitted: FittedModel, settings: FitSettings, out: Path) -> Detect
         score=settings.score_name,
         neighbors=settings.neighbors,
     )
-    other = replace(
+    return replace(
         fitted,
         detector=Detector(detector.embedder, head),
         memory_bank=half,
         pictures=replace(fitted.pictures, class_name=f"{_CLASS}-half"),
     )
-    placed = settings.model_copy(update={"bank": "external"})
-    bank = export_model(other, placed, out / EXTERNAL, SilentSteps())
-    bank.with_suffix(".safetensors").unlink()
-    (out / OTHER).mkdir()
-    bank.rename(out / OTHER / bank.name)
-    return other.detector
-
-
-def write_backbone(fitted: FittedModel, settings: FitSettings, folder: Path) -> None:
-    """Write ``backbone.onnx`` under the manifest of the whole model."""
-    folder.mkdir(parents=True)
-    path = folder / f"{BACKBONE}.onnx"
-    graph = to_onnx(BackboneOnly(fitted.detector.embedder).eval(), settings.model_size)
-    manifest = describe(fitted, settings, None)
-    set_metadata(graph, {contract.METADATA_KEY: manifest.to_json()})
-    save_onnx(graph, path)
-    file = contract.OnnxFile(file=path.name, sha256=contract.model_digest(path))
-    manifest.model_copy(update={"onnx": file}).save(contract.manifest_path(path))
 
 
 def _store(out: Path, name: str, detector: Detector | None, frames: Frame) -> float:

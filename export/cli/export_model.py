@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import functools
 import importlib.util
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,11 +21,15 @@ from patchline.runtime.files import check_writable
 if TYPE_CHECKING:
     from patchline.export.config import FitSettings
     from patchline.export.datasets import GoodPictures
+    from patchline.export.fit import FittedModel
+    from patchline.export.precision.again import Job
+    from patchline.export.precision.convert import Converted
     from patchline.export.state import TrainingState
     from patchline.runtime.contract import Manifest, Threshold, TrainingSet
     from patchline.runtime.errors import ImageReadError
+    from patchline.runtime.progress import Steps
 
-_EXTRA = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy")
+_EXTRA = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy", "sklearn")
 
 
 class Method(str, enum.Enum):
@@ -38,6 +44,22 @@ class Place(str, enum.Enum):
 
     EMBEDDED = "embedded"
     EXTERNAL = "external"
+
+
+class PrecisionName(str, enum.Enum):
+    """Of the backbone; the bank follows where the gate allows it."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class CalibrationMethod(str, enum.Enum):
+    """How INT8 ranges are found."""
+
+    MINMAX = "minmax"
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
 
 
 class Device(str, enum.Enum):
@@ -77,6 +99,41 @@ def export_model(
             "[default: embedded]"
         ),
     ] = None,
+    precision: Annotated[
+        PrecisionName | None,
+        typer.Option(
+            help="Of the backbone. From NAME.safetensors where it fits: no fit.  [default: fp32]"
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of NAME.safetensors to export again from, if not --out."
+        ),
+    ] = None,
+    calibration_images: Annotated[
+        int | None,
+        typer.Option(help="Good pictures that INT8 ranges are found on.  [default: 100]"),
+    ] = None,
+    calibration_method: Annotated[
+        CalibrationMethod | None,
+        typer.Option(help="How INT8 ranges are found.  [default: percentile]"),
+    ] = None,
+    float_layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...", help="Layers that INT8 leaves in float: first, last, names, auto."
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.svg", help="Table and chart of what INT8 costs in each layer alone."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write a converted model that the gate refuses.")
+    ] = False,
     method: Annotated[
         Method | None, typer.Option(help="What is fitted.  [default: patchcore-noising]")
     ] = None,
@@ -141,7 +198,7 @@ def export_model(
     silence_native_logs()  # before the first import of cv2
     _check_extra()
 
-    from patchline.export.config import make_settings, parse_size, read_fields
+    from patchline.export.config import parse_names, parse_size, read_fields
     from patchline.export.datasets import select_classes
     from patchline.runtime.byte_size import parse_bytes
 
@@ -165,21 +222,43 @@ def export_model(
             "device": device.value if device else None,
             "bank": bank.value if bank else None,
             "skip_unreadable": skip_unreadable,
+            "precision": precision.value if precision else None,
+            "calibration_images": calibration_images,
+            "calibration_method": calibration_method.value if calibration_method else None,
+            "float_layers": parse_names(float_layers) if float_layers is not None else None,
         },
     )
-    names = [*cls, *(more or [])]
+    names, output = [*cls, *(more or [])], _Output(out, as_json, force, sensitivity)
+    if sensitivity is not None and fields.get("precision") != "int8":
+        raise ConfigurationError("--sensitivity tries layers in INT8: add --precision int8")
     if extend is not None:
         if data is not None:
             print_warning(f"--data {data} is not read: --extend takes its pictures from {extend}")
-        _extend_class(names, extend, fields, config, out, as_json)
+        if state is not None:
+            raise ConfigurationError(
+                "--state exports a model again as it is, and --extend makes another. Give --out "
+                "the folder of the model that is extended"
+            )
+        _extend_class(names, extend, fields, config, output)
         return
-    settings = make_settings(fields, config)
     # Both before the first fit, so that a wrong name does not show after an hour.
     selected = select_classes(data or Path("data"), names)
     check_writable(out)
-    _check_targets([pictures.class_name for pictures in selected], settings, out)
-    for pictures in selected:
-        _export_class(pictures, settings, out, as_json)
+    jobs = _plan_jobs(selected, fields, config, state, out)
+    for job in jobs:
+        _check_target(job.pictures.class_name, job.settings, out)
+    for job in jobs:
+        _export_class(job.pictures, job.settings, output, job)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where results go, and whether what the gate refuses goes there too."""
+
+    folder: Path
+    as_json: bool
+    is_forced: bool
+    sensitivity: Path | None
 
 
 def _check_extra() -> None:
@@ -197,11 +276,11 @@ def _extend_class(
     folder: Path,
     fields: dict[str, Any],
     config: Path | None,
-    out: Path,
-    as_json: bool,
+    output: _Output,
 ) -> None:
     from patchline.export.extend import (
-        current_threshold,
+        deployed_manifest,
+        is_recalibrated,
         load_base,
         pictures_to_add,
         settings_of,
@@ -212,34 +291,60 @@ def _extend_class(
             f"--extend adds the pictures of {folder} to one class, and --cls names "
             f"{', '.join(names)}. Extend them one by one"
         )
-    base = load_base(out, names[0])
-    current = current_threshold(out, base)
+    base = load_base(output.folder, names[0])
+    deployed = deployed_manifest(output.folder, base) or base.manifest
+    current = deployed.threshold
     settings = settings_of(base, fields, false_alarm_rate=current.false_alarm_rate, config=config)
     pictures, known = pictures_to_add(folder, base)
     if known:
         print_warning(f"{known} pictures of {folder} are in the model already and are left out")
-    check_writable(out)
-    _check_targets([pictures.class_name], settings, out)
-    _export_class(pictures, settings, out, as_json, base)
-    if current != base.manifest.threshold:
+    check_writable(output.folder)
+    _check_target(pictures.class_name, settings, output.folder)
+    _export_class(pictures, settings, output, base=base)
+    if deployed.precision != "fp32" and "precision" not in fields:
+        print_warning(
+            f"the model was {deployed.precision} and is replaced by one in float32. Convert it "
+            f"again: --precision {deployed.precision}, with --data and without --extend"
+        )
+    # That of a converted model lies on a scale of its own.
+    if is_recalibrated(deployed, base.manifest):
         print_warning(
             f"the threshold {current.value:.4g} ({current.rule}) was of the smaller model and is "
             "replaced. Calibrate again: calibrate-threshold --images with pictures of the line"
         )
 
 
-def _check_targets(names: list[str], settings: FitSettings, out: Path) -> None:
+def _plan_jobs(
+    selected: list[GoodPictures],
+    fields: dict[str, Any],
+    config: Path | None,
+    state: Path | None,
+    out: Path,
+) -> list[Job]:
+    """How each class comes about: fitted, or made again from its state where that is asked for."""
+    from patchline.export.config import make_settings
+    from patchline.export.precision.again import Job, plan_job
+
+    if state is None and "precision" not in fields:
+        settings = make_settings(fields, config)
+        return [Job(pictures, settings) for pictures in selected]
+    return [
+        plan_job(pictures, fields, config, state or out, must_reuse=state is not None)
+        for pictures in selected
+    ]
+
+
+def _check_target(name: str, settings: FitSettings, out: Path) -> None:
     from patchline.export.exporter import check_target
 
-    for name in names:
-        check_target(out, name, settings)
+    check_target(out, name, settings)
 
 
 def _export_class(
     pictures: GoodPictures,
     settings: FitSettings,
-    out: Path,
-    as_json: bool,
+    output: _Output,
+    job: Job | None = None,
     base: TrainingState | None = None,
 ) -> None:
     from patchline.calibration.threshold import caveat
@@ -247,41 +352,90 @@ def _export_class(
     from patchline.export.exporter import leftovers
     from patchline.export.external_files import graph_path
     from patchline.export.fit import fit
+    from patchline.export.precision.again import fitted_again, lost_calibration
     from patchline.runtime.progress import ConsoleSteps
 
     console = stderr_console()
     console.print(f"{pictures.class_name}: {len(pictures.paths)} good pictures", markup=False)
+    if job is not None and job.note:
+        console.print(f"{pictures.class_name}: {job.note}", markup=False, soft_wrap=True)
     steps, started = ConsoleSteps(console), time.monotonic()
-    fitted = fit(pictures, settings, steps, _warn_of_skipped, base)
-    path = export_fitted(fitted, settings, out, steps)
+    state = job.state if job is not None else None
+    if job is not None and state is not None:
+        fitted = fitted_again(job, _warn_of_skipped)
+    else:
+        fitted = fit(pictures, settings, steps, _warn_of_skipped, base)
+    converted = _convert(fitted, settings, output, steps)
+    path = export_fitted(fitted, settings, output.folder, steps, converted, state)
     copies = len(fitted.picture_digests) - len(set(fitted.picture_digests))
     if copies:
         print_warning(
             f"{copies} of {len(fitted.picture_digests)} pictures are copies of others. A copy is "
             "judged by a bank that has seen it, which lowers the threshold: remove them"
         )
-    warning = caveat(fitted.threshold, len(fitted.normal.scores))
-    if warning is not None:
-        print_warning(warning)
+    manifest = converted.manifest if converted else None
+    threshold = manifest.threshold if manifest else fitted.threshold
+    for warning in (
+        caveat(threshold, len(fitted.normal.scores)),
+        lost_calibration(job.deployed if job is not None else None),
+    ):
+        if warning is not None:
+            print_warning(warning)
     old = leftovers(path)
     if old:
         print_warning(
             f"{', '.join(map(str, old))}: of an earlier export of {pictures.class_name}, and left "
             "as it was. Remove it if nothing uses it any more"
         )
-    graph = graph_path(out, settings) if settings.bank == "external" else None
-    _report(path, graph, time.monotonic() - started, as_json)
+    bank = manifest.memory_bank.precision if manifest else None
+    is_external = settings.bank == "external"
+    graph = graph_path(output.folder, settings, bank) if is_external else None
+    _report(path, graph, time.monotonic() - started, output.as_json, converted)
 
 
-def _report(path: Path, graph: Path | None, seconds: float, as_json: bool) -> None:
+def _convert(
+    fitted: FittedModel, settings: FitSettings, output: _Output, steps: Steps
+) -> Converted | None:
+    """The model at the precision asked for, where that is another than it was fitted in."""
+    if settings.precision == "fp32":
+        return None
+    from patchline.export.cli.conversion_report import conversion_warnings, show_sensitivity
+    from patchline.export.describe import describe
+    from patchline.export.external_files import given_graph
+    from patchline.export.precision.convert import convert
+    from patchline.export.precision.evidence import data_of
+
+    chart = output.sensitivity
+    float32, is_external = describe(fitted, settings, None), settings.bank == "external"
+    converted = convert(
+        fitted,
+        float32,
+        settings,
+        steps,
+        data=data_of(fitted.pictures),
+        given=given_graph(output.folder, settings, float32) if is_external else None,
+        is_forced=output.is_forced,
+        on_sensitivity=None if chart is None else functools.partial(show_sensitivity, chart),
+    )
+    for warning in conversion_warnings(converted):
+        print_warning(warning)
+    return converted
+
+
+def _report(
+    path: Path, graph: Path | None, seconds: float, as_json: bool, converted: Converted | None
+) -> None:
     """Print what was exported: a model, or a bank for the graph."""
+    from patchline.export.cli.conversion_report import conversion_rows, time_row
     from patchline.runtime.bank import load_bank
     from patchline.runtime.contract import load_manifest, manifest_path
 
     manifest = load_manifest(manifest_path(path)) if graph is None else load_bank(path).manifest
     if as_json:
         files = {"model": str(path)} if graph is None else {"model": str(graph), "bank": str(path)}
-        line = {**files, "seconds": round(seconds, 1)}
+        line: dict[str, Any] = {**files, "seconds": round(seconds, 1)}
+        if converted is not None:
+            line["time_ratio"] = round(converted.pairs.time_ratio, 3)
         typer.echo(json.dumps(line | json.loads(manifest.to_json())))
         return
     from rich.console import Console
@@ -289,7 +443,10 @@ def _report(path: Path, graph: Path | None, seconds: float, as_json: bool) -> No
     from rich.text import Text
 
     table = Table(title=Text(str(path)), show_header=False, title_justify="left")
-    for name, value in _rows(manifest, path, graph, seconds):
+    rows = _rows(manifest, path, graph, seconds)
+    if converted is not None:
+        rows[-1:-1] = [*conversion_rows(manifest), time_row(converted)]
+    for name, value in rows:
         table.add_row(name, Text(value))
     Console(highlight=False).print(table)
 

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import onnx
 import pytest
 
 from patchline.benchmarks.gpu_check import figures
@@ -34,7 +35,7 @@ from patchline.benchmarks.gpu_check.pack import PackSettings, fit_settings, pack
 from patchline.benchmarks.gpu_check.plans import compare
 from patchline.benchmarks.gpu_check.run import PARTS, run_parts
 from patchline.export import parity
-from patchline.runtime.contract import Manifest, Threshold, load_manifest, manifest_path
+from patchline.runtime.contract import Manifest, Precision, Threshold, load_manifest, manifest_path
 from patchline.runtime.engine import Engine, Prediction, open_engine
 from patchline.runtime.errors import ConfigurationError, DataError, EngineError
 from patchline.runtime.preprocess import Frame
@@ -205,6 +206,37 @@ class TestPack:
         assert fit_settings(PackSettings(image_size=64, bank_rows=1280)).coreset_ratio == 1
         with pytest.raises(ConfigurationError, match="is 1281, expected at most 1280"):
             fit_settings(PackSettings(image_size=64, bank_rows=1281))
+
+
+@pytest.mark.parametrize(("precision", "bank"), [("fp16", "fp16"), ("int8", "fp32")])
+def test_another_precision_is_packed_alike(tmp_path: Path, precision: str, bank: str) -> None:
+    out = tmp_path / "models"
+    record = pack_models(out, replace(SETTINGS, precision=precision))
+    assert set(record["batch_max_score_error"]) == {*CASES, OTHER}
+    loaded = load_carried(out)
+    for case in [*loaded.cases.values(), loaded.other]:
+        with open_engine(case.model, provider="cpu", bank=case.bank) as engine:
+            assert engine.manifest.precision == precision
+            assert engine.manifest.memory_bank.precision == bank
+            found = engine.infer(loaded.frames)
+        wrong = differences(case.expected, found, case.allowed, engine.manifest.threshold)
+        assert problems(wrong, TOLERANCES[precision]) == []
+    nodes = onnx.load(loaded.cases["backbone"].model).graph.node
+    assert not [node for node in nodes if node.op_type in ("Gemm", "TopK")]
+    operator = {"fp16": "Cast", "int8": "DequantizeLinear"}[precision]
+    assert [node for node in nodes if node.op_type == operator]
+    halves = [case.expected.image_score for case in (loaded.cases[EXTERNAL], loaded.other)]
+    assert not np.allclose(*halves, rtol=1e-3)
+
+
+def test_every_precision_has_its_tolerances() -> None:
+    assert set(TOLERANCES) == set(get_args(Precision))
+
+
+def test_an_unknown_precision_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="precision is fp8, expected one of"):
+        pack_models(tmp_path / "models", replace(SETTINGS, precision="fp8"))
+    assert not (tmp_path / "models").exists()
 
 
 class TestCarried:

@@ -174,6 +174,9 @@ class TestClasses:
             "--memory-budget": "512M",
             "--device": "cpu",
             "--bank": "external",
+            "--calibration-images": "24",
+            "--calibration-method": "percentile",
+            "--float-layers": "first, node_conv2d_3,",
         }
         words = ["--cls", "lids", "--skip-unreadable", *itertools.chain(*options.items())]
         assert call(*words, "--data", data).status == 0
@@ -194,6 +197,10 @@ class TestClasses:
             "skip_unreadable": True,
             "device": "cpu",
             "bank": "external",
+            "precision": "fp32",
+            "calibration_images": 24,
+            "calibration_method": "percentile",
+            "float_layers": ("first", "node_conv2d_3"),
         }
 
 

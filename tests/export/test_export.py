@@ -24,6 +24,7 @@ from patchline.export.exporter import export_model
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import save_onnx, to_onnx
 from patchline.export.parity import Tolerances, verify_parity
+from patchline.export.precision import form, verify
 from patchline.export.scores import SCORES
 from patchline.export.state import load_state
 from patchline.runtime import contract
@@ -351,8 +352,9 @@ class TestAllOrNothing:
         before = contents(model.parent)
         if step != "to_onnx":  # it takes seconds, and what it gives is not looked at
             graph = onnx.load(str(model))
-            monkeypatch.setattr(exporter, "to_onnx", lambda detector, size: graph)
-        monkeypatch.setattr(exporter, step, functools.partial(raise_error, error))
+            monkeypatch.setattr(form, "to_onnx", lambda detector, size: graph)
+        module = {"to_onnx": form, "verify_parity": verify}.get(step, exporter)
+        monkeypatch.setattr(module, step, functools.partial(raise_error, error))
         with pytest.raises(seen_as):
             export_model(fitted, QUICK, model.parent, SilentSteps())
         assert contents(model.parent) == before
@@ -368,7 +370,7 @@ class TestAllOrNothing:
             path.write_bytes(b"half of a file")
             raise DISK_FULL
 
-        monkeypatch.setattr(exporter, "to_onnx", lambda detector, size: graph)
+        monkeypatch.setattr(form, "to_onnx", lambda detector, size: graph)
         monkeypatch.setattr(exporter, "save_onnx", write_half)
         with pytest.raises(WriteError, match=r"the disk is full.*Nothing there was changed"):
             export_model(fitted, QUICK, model.parent, SilentSteps())
@@ -378,7 +380,7 @@ class TestAllOrNothing:
         self, fitted: FittedModel, model: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         graph = onnx.load(str(model))
-        monkeypatch.setattr(exporter, "to_onnx", lambda detector, size: graph)
+        monkeypatch.setattr(form, "to_onnx", lambda detector, size: graph)
         for path in model.parent.iterdir():
             path.write_bytes(b"old")
         path = export_model(fitted, QUICK, model.parent, SilentSteps())
@@ -396,7 +398,7 @@ class TestExternalData:
     ) -> Path:
         graph = onnx.load(str(exported))
         small = functools.partial(save_onnx, external_data_bytes=100_000)
-        monkeypatch.setattr(exporter, "to_onnx", lambda detector, size: graph)
+        monkeypatch.setattr(form, "to_onnx", lambda detector, size: graph)
         monkeypatch.setattr(exporter, "save_onnx", small)
         return export_model(fitted, QUICK, tmp_path / "split", SilentSteps())
 
@@ -426,7 +428,7 @@ class TestExternalData:
         self, split: Path, fitted: FittedModel, exported: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         graph = onnx.load(str(exported))
-        monkeypatch.setattr(exporter, "to_onnx", lambda detector, size: graph)
+        monkeypatch.setattr(form, "to_onnx", lambda detector, size: graph)
         monkeypatch.setattr(exporter, "save_onnx", save_onnx)
         path = export_model(fitted, QUICK, split.parent, SilentSteps())
         assert not contract.external_data_path(path).exists()

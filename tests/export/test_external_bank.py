@@ -33,6 +33,7 @@ from patchline.export.fit import FittedModel
 from patchline.export.neighbors import NearestNeighbors
 from patchline.export.onnx_graph import to_onnx
 from patchline.export.parity import verify_parity
+from patchline.export.precision import form, verify
 from patchline.export.scores import SCORES
 from patchline.export.state import load_state
 from patchline.runtime import contract
@@ -282,6 +283,7 @@ def with_bank(fitted: FittedModel, bank: Tensor, name: str) -> FittedModel:
         fitted,
         detector=Detector(fitted.detector.embedder, head),
         memory_bank=bank,
+        row_pictures=torch.arange(len(bank), dtype=torch.int32) % len(fitted.picture_digests),
         statistics=contract.DistanceStatistics(mean=len(bank) / 20, std=1.5),
         threshold=fitted.threshold.model_copy(update={"value": 123.0}),
         pictures=replace(fitted.pictures, class_name=name),
@@ -388,7 +390,7 @@ class TestGraphThatIsThere:
         def refuse(*args: object) -> None:
             pytest.fail("the graph was written again")
 
-        monkeypatch.setattr(external_files, "to_onnx", refuse)
+        monkeypatch.setattr(form, "to_onnx", refuse)
         before, bank = contents(models), load_bank(models / "lid.bank")
         export_model(lid, EXTERNAL, models, SilentSteps())
         after, again = contents(models), load_bank(models / "lid.bank")
@@ -474,7 +476,8 @@ class TestGraphThatIsThere:
             raise KeyboardInterrupt
 
         before = contents(models)
-        monkeypatch.setattr(external_files, step, fail)
+        module = verify if step == "verify_parity" else external_files
+        monkeypatch.setattr(module, step, fail)
         with pytest.raises(KeyboardInterrupt):
             export_model(lid, EXTERNAL, models, SilentSteps())
         assert contents(models) == before

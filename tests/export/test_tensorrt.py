@@ -238,7 +238,7 @@ def full_size(fitted: FittedModel, tmp_path_factory: pytest.TempPathFactory) -> 
     bank = torch.randn(8001, embedder.dimension, generator=torch.Generator().manual_seed(0))
     statistics = DistanceStatistics(mean=20.0, std=2.0)
     head = AnomalyHead(bank, statistics, embedder.grid, size, score="noise-response", neighbors=9)
-    large = replace(fitted, detector=Detector(embedder, head), memory_bank=bank)
+    large = replace(fitted, detector=Detector(embedder, head), memory_bank=bank, row_pictures=None)
     return write_model(large, "noise-response", tmp_path_factory.mktemp("full"))
 
 

@@ -34,14 +34,14 @@ def variant_of(fitted: FittedModel, embedder: PatchEmbedder, score: str) -> Fitt
     size = embedder.size
     bank = torch.randn(BANK_ROWS, embedder.dimension, generator=torch.Generator().manual_seed(0))
     head = AnomalyHead(bank, fitted.statistics, embedder.grid, size, score=score, neighbors=9)
-    return replace(fitted, detector=Detector(embedder, head), memory_bank=bank)
+    return replace(fitted, detector=Detector(embedder, head), memory_bank=bank, row_pictures=None)
 
 
 def write_model(fitted: FittedModel, score: str, folder: Path) -> Path:
     """A model file with its bank inside, its manifest beside it."""
     graph = to_onnx(fitted.detector, fitted.detector.embedder.size)
     path = folder / f"{fitted.detector.embedder.name}-{score}.onnx"
-    return _publish(graph, path, describe(fitted, settings_with(score=score), None))
+    return publish(graph, path, describe(fitted, settings_with(score=score), None))
 
 
 def write_graph(fitted: FittedModel, score: str, folder: Path) -> Path:
@@ -49,10 +49,11 @@ def write_graph(fitted: FittedModel, score: str, folder: Path) -> Path:
     detector = fitted.detector
     graph = to_onnx(ExternalDetector(detector), detector.embedder.size, graph_inputs(detector.head))
     path = folder / f"{detector.embedder.name}-{score}-graph.onnx"
-    return _publish(graph, path, graph_of(describe(fitted, settings_with(score=score), None)))
+    return publish(graph, path, graph_of(describe(fitted, settings_with(score=score), None)))
 
 
-def _publish(graph: onnx.ModelProto, path: Path, manifest: Manifest | GraphManifest) -> Path:
+def publish(graph: onnx.ModelProto, path: Path, manifest: Manifest | GraphManifest) -> Path:
+    """Write a graph and its manifest, each with what it holds of the other."""
     set_metadata(graph, {METADATA_KEY: manifest.to_json()})
     save_onnx(graph, path)
     file = OnnxFile(file=path.name, sha256=model_digest(path))

@@ -20,6 +20,7 @@ class Watched:
         outputs: of the network.
         profile: smallest, usual and largest shape by input.
         types: of all layers' outputs.
+        kinds: types of the outputs by kind of layer, such as ``CONVOLUTION``.
         strongly_typed: the network's flag.
         tf32: the configuration's flag.
     """
@@ -28,6 +29,7 @@ class Watched:
     outputs: list[Tensor] = field(default_factory=list)
     profile: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     types: set[str] = field(default_factory=set)
+    kinds: dict[str, list[str]] = field(default_factory=dict)
     strongly_typed: bool = False
     tf32: bool = True
 
@@ -71,10 +73,10 @@ class _Builder:
             for item in inputs
             if -1 in tuple(item.shape)
         }
-        layers = [network.get_layer(i) for i in range(network.num_layers)]
-        seen.types = {
-            layer.get_output(i).dtype.name for layer in layers for i in range(layer.num_outputs)
-        }
+        for layer in (network.get_layer(i) for i in range(network.num_layers)):
+            types = [layer.get_output(i).dtype.name for i in range(layer.num_outputs)]
+            seen.kinds.setdefault(layer.type.name, []).extend(types)
+        seen.types = {name for types in seen.kinds.values() for name in types}
         seen.strongly_typed = network.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         seen.tf32 = config.get_flag(trt.BuilderFlag.TF32)
         return self._builder.build_serialized_network(network, config)

@@ -1,0 +1,101 @@
+"""What ``export-model`` says of a conversion to FP16 or INT8: rows of its table, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from patchline.export.precision.convert import Converted
+from patchline.export.precision.evidence import foreign_pictures
+from patchline.export.precision.gate import FEW_PICTURES
+from patchline.export.precision.sensitivity import LayerSensitivity
+from patchline.export.precision.sensitivity_report import save_chart, sensitivity_table
+from patchline.runtime.cli.command import stderr_console
+from patchline.runtime.contract import Conversion, Gate, Manifest
+
+
+def show_sensitivity(chart: Path, rows: Sequence[LayerSensitivity]) -> None:
+    """Print the table on stderr, where a JSON result stays alone on stdout, and draw the chart.
+
+    Raises:
+        ConfigurationError: the chart's name ends in neither ``.svg`` nor ``.png``.
+        WriteError: it cannot be written.
+    """
+    stderr_console().print(sensitivity_table(rows))
+    save_chart(rows, chart)
+
+
+def conversion_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """Rows of the table; none for a float32 model."""
+    conversion = manifest.conversion
+    if conversion is None:
+        return []
+    rows = [("precision", _precision(manifest, conversion)), ("against float32", _gate(conversion))]
+    found = conversion.gate
+    changes = [
+        f"{what} AUROC {change:+.4f}"
+        for what, change in (
+            ("image", found.image_auroc_change),
+            ("pixel", found.pixel_auroc_change),
+        )
+        if change is not None
+    ]
+    if changes:
+        rows.append((f"{found.labelled_images} labelled pictures", ", ".join(changes)))
+    return rows
+
+
+def time_row(converted: Converted) -> tuple[str, str]:
+    """How long an inference takes, beside the float32 model."""
+    precision = converted.manifest.precision.upper()
+    return "speed", (
+        f"{precision} takes {converted.pairs.time_ratio:.2f} x FP32's time here (ONNX Runtime, CPU)"
+    )
+
+
+def conversion_warnings(converted: Converted) -> Iterator[str]:
+    """What a user should know of a conversion that was let out."""
+    yield from converted.notes
+    pairs, found, precision = converted.pairs, converted.gate, converted.manifest.precision.upper()
+    if found.images < FEW_PICTURES:
+        yield (
+            f"the {precision} model was compared with float32 on {found.images} pictures, and "
+            f"fewer than {FEW_PICTURES} tell little: give more good pictures"
+        )
+    if pairs.left_out:
+        yield (
+            f"{pairs.left_out} pictures were not compared: without their own rows the bank has "
+            "fewer rows than neighbours"
+        )
+    foreign = foreign_pictures(pairs, converted.float32.normal_scores)
+    if foreign is not None:
+        yield foreign
+    if found.is_forced:
+        yield f"written by --force in spite of the gate: {'; '.join(found.problems)}"
+    if pairs.time_ratio > 1:
+        yield (
+            f"{precision} is slower than FP32 here: {pairs.time_ratio:.2f} x its time (ONNX "
+            "Runtime, CPU). It is for TensorRT on a GPU; run FP32 on this processor"
+        )
+
+
+def _precision(manifest: Manifest, conversion: Conversion) -> str:
+    text = f"{manifest.precision}, memory bank {manifest.memory_bank.precision}"
+    quantization = conversion.quantization
+    if quantization is None:
+        return text
+    kept = ", ".join(quantization.float_layers)
+    return f"{text}, calibrated on {quantization.images} pictures ({quantization.method})" + (
+        f", in float: {kept}" if kept else ""
+    )
+
+
+def _gate(conversion: Conversion) -> str:
+    found: Gate = conversion.gate
+    changed = round(found.verdict_changes * (found.images + found.labelled_images))
+    text = (
+        f"rank correlation {found.rank_correlation:.4f}, maps within {found.map_error:.1e} of the "
+        f"threshold, {changed} verdicts differ ({found.images} good pictures"
+    )
+    more = f", {found.labelled_images} labelled" if found.labelled_images else ""
+    return f"{text}{more})"

@@ -1,0 +1,68 @@
+"""One fitted model in one precision, and both kinds of graph that it is exported as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from patchline.calibration.ranges import Ranges
+from patchline.export.detector import Detector
+from patchline.export.external_bank import ExternalDetector, graph_inputs
+from patchline.export.onnx_graph import to_onnx
+from patchline.export.precision.int8 import quantize_backbone
+from patchline.runtime.contract import BankPrecision, Precision, Quantization
+
+
+@dataclass(frozen=True)
+class Form:
+    """A model in one precision.
+
+    Attributes:
+        detector: the module that is traced: in float32, or in half precision.
+        precision: of the backbone.
+        bank: precision of the memory bank.
+        ranges: of the activations, where the backbone is INT8.
+        float_layers: layers that are not quantised then, by name.
+    """
+
+    detector: Detector
+    precision: Precision = "fp32"
+    bank: BankPrecision = "fp32"
+    ranges: Ranges | None = None
+    float_layers: tuple[str, ...] = ()
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the ranges were found; ``None`` unless the backbone is INT8."""
+        if self.ranges is None:
+            return None
+        return Quantization(
+            method=self.ranges.method,
+            images=self.ranges.images,
+            sha256=self.ranges.sha256,
+            float_layers=self.float_layers,
+        )
+
+    def embedded(self) -> onnx.ModelProto:
+        """The graph with its own bank.
+
+        Raises:
+            ModelError: it cannot be exported or quantised.
+        """
+        return self._quantized(to_onnx(self.detector, self.detector.embedder.size))
+
+    def external(self) -> onnx.ModelProto:
+        """The graph that takes a bank.
+
+        Raises:
+            ModelError: it cannot be exported or quantised.
+        """
+        inputs = graph_inputs(self.detector.head)
+        module = ExternalDetector(self.detector)
+        return self._quantized(to_onnx(module, self.detector.embedder.size, inputs))
+
+    def _quantized(self, graph: onnx.ModelProto) -> onnx.ModelProto:
+        if self.ranges is None:
+            return graph
+        return quantize_backbone(graph, self.ranges, self.float_layers)

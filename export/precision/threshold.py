@@ -1,0 +1,60 @@
+"""A threshold for a converted model, whose score scale moved (issue: FP16 and INT8).
+
+The promise of a false-alarm rate rests on the normal scores of the fit (cross-fitted, or of
+pictures kept out of the bank). They are not measured again: a robust line through the scores that
+both models give the same pictures carries them over, and the rule is applied to them as ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from patchline.calibration.threshold import normal_scores
+from patchline.runtime.contract import NormalScores
+
+_Values = npt.NDArray[np.float64]
+
+LEAST_FOR_LINE = 10
+"""Pairs below which only a factor is found: two parameters would follow single pictures."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """``slope * score + intercept``; the slope is positive."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, values: _Values) -> _Values:
+        """Carry values over."""
+        return self.slope * values + self.intercept
+
+
+def robust_line(before: _Values, after: _Values) -> Line:
+    """The line of Theil and Sen through pairs: the median of all slopes between two of them.
+
+    A line that would fall, or fewer than :data:`LEAST_FOR_LINE` pairs, give the median factor
+    instead, and scores of 0 the median difference.
+
+    Args:
+        before: float64 ``[N]``, N >= 1, finite.
+        after: float64 ``[N]``, finite.
+    """
+    if len(before) >= LEAST_FOR_LINE and np.ptp(before) > 0:
+        slope, intercept = (float(value) for value in stats.theilslopes(after, before)[:2])
+        if slope > 0:
+            return Line(slope, intercept)
+    if (before > 0).all() and (after > 0).all():
+        return Line(float(np.median(after / before)), 0.0)
+    return Line(1.0, float(np.median(after - before)))
+
+
+def carry_over(normal: NormalScores, scores: Line, map_maxima: Line) -> NormalScores:
+    """The normal scores on the converted model's scale; where they came from stays."""
+    return normal_scores(
+        scores(np.array(normal.scores)), map_maxima(np.array(normal.map_maxima)), normal.source
+    )
