@@ -33,7 +33,7 @@ from patchline.export.precision.gate import LIMITS, Labelled, check_gate, gate
 from patchline.export.precision.half import half_detector
 from patchline.export.precision.int8_form import OnSensitivity, int8_form
 from patchline.export.precision.masked import MaskedModel
-from patchline.export.precision.threshold import carry_over, robust_line
+from patchline.export.precision.threshold import carry_over, carrying_line
 from patchline.runtime.contract import Conversion, Gate, Manifest, Quantization
 from patchline.runtime.errors import ConfigurationError
 from patchline.runtime.progress import Steps
@@ -191,8 +191,8 @@ def with_threshold(manifest: Manifest, pairs: Pairs, false_alarm_rate: float) ->
     Raises:
         DataError: as for :func:`patchline.calibration.threshold.threshold_of_fit`.
     """
-    scores = robust_line(*pairs.scores.T)
-    normal = carry_over(manifest.normal_scores, scores, robust_line(*pairs.map_maxima.T))
+    scores = carrying_line(*pairs.scores.T)
+    normal = carry_over(manifest.normal_scores, scores, carrying_line(*pairs.map_maxima.T))
     threshold = threshold_of_fit(normal, false_alarm_rate)
     labelled = manifest.threshold.f1_max
     if labelled is not None:

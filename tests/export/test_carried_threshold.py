@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from patchline.calibration.threshold import normal_scores
-from patchline.export.precision.threshold import Line, carry_over, robust_line
+from patchline.export.precision.threshold import Line, carry_over, carrying_line, robust_line
 
 RNG = np.random.default_rng(0)
 
@@ -55,6 +55,32 @@ def test_a_fifth_of_wild_pictures_does_not_move_it() -> None:
 )
 def test_where_no_line_can_be_had(before: np.ndarray, after: np.ndarray, expected: Line) -> None:
     assert robust_line(before, after) == expected
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.02, 0.06])
+def test_the_spread_that_a_conversion_adds_is_carried_over(scatter: float) -> None:
+    """Normal scores that are carried over are spread as the converted model's own are."""
+    before = RNG.normal(0.5, 0.05, 4000)
+    after = 1.04 * before - 0.01 + RNG.normal(0, scatter, 4000)
+    line = carrying_line(before, after)
+    carried = line(before)
+    for share in (0.5, 0.95, 0.99):
+        assert np.quantile(carried, share) == pytest.approx(np.quantile(after, share), abs=0.012)
+    # The plain line's tail would be passed more often than the rate says.
+    plain = float(np.quantile(robust_line(before, after)(before), 0.95))
+    assert (after >= plain).mean() == pytest.approx(0.05, abs=0.01) or scatter > 0.01
+    assert (after >= np.quantile(carried, 0.95)).mean() == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_with_few_pictures_nothing_is_known_of_the_spread(count: int) -> None:
+    before, after = RNG.gamma(20, 0.02, (2, count))
+    assert carrying_line(before, after) == robust_line(before, after)
+
+
+def test_without_any_spread_there_is_none_to_carry() -> None:
+    before, after = np.full(20, 0.5), np.linspace(0.4, 0.6, 20)
+    assert carrying_line(before, after) == robust_line(before, after)
 
 
 def test_scores_and_maxima_go_by_lines_of_their_own() -> None:
