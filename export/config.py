@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patchline.calibration.ranges import IMAGES as CALIBRATION_IMAGES
+from patchline.calibration.ranges import LEAST_IMAGES
 from patchline.calibration.threshold import (
     DEFAULT_FALSE_ALARM_RATE,
     LARGEST_RATE,
@@ -55,7 +56,7 @@ class FitSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bank: Literal["embedded", "external"] = "embedded"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    calibration_images: Annotated[int, Field(ge=1)] = CALIBRATION_IMAGES
+    calibration_images: Annotated[int, Field(ge=LEAST_IMAGES)] = CALIBRATION_IMAGES
     calibration_method: Literal["minmax", "entropy", "percentile"] = "percentile"
     float_layers: tuple[str, ...] = ()
 

@@ -48,8 +48,8 @@ def load_base(out: Path, class_name: str) -> TrainingState:
     path = out / f"{class_name}.safetensors"
     if not path.is_file():
         raise ConfigurationError(
-            f"{path} does not exist, and --extend adds pictures to it. Fit the class first, or "
-            "give --out the folder of its model"
+            f"{path} does not exist, and the model is to be made from it. Fit the class first, or "
+            "give the folder of its model (--out, or --state)"
         )
     state = load_state(path)
     if state.manifest.class_name != class_name:
@@ -85,7 +85,7 @@ def settings_of(
     found = clashes(base, fields)
     if found:
         raise ConfigurationError(
-            f"--extend keeps what {manifest.class_name} was fitted with: {'; '.join(found)}. "
+            f"the model keeps what {manifest.class_name} was fitted with: {'; '.join(found)}. "
             "Leave that out, or fit anew from all pictures"
         )
     own = {

@@ -1,7 +1,7 @@
 """Which converted models are let out: those that rank, draw and decide as the float32 one does.
 
-Of two MVTec classes with ResNet-18, FP16 keeps its limits tenfold. Those of INT8 were set before
-they were measured, and one class does not keep them; see docs/precision.md.
+The limits of INT8 were set before they were measured. What two MVTec classes with ResNet-18 reach,
+with which ranges, and where a class is refused, stands in docs/precision.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,11 @@ Builds = Callable[[str, str, str], Built]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing here may find, or leave, a timing cache of the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def build(model: Path) -> tuple[Path, Watched]:
