@@ -26,6 +26,7 @@ from patchline.export.precision.evidence import (
     check_overflow,
     evaluate_labelled,
     explain_overflow,
+    foreign_pictures,
     own_rows_of,
 )
 from patchline.export.precision.form import Form
@@ -136,7 +137,9 @@ def convert(
                     break
                 notes.append(_bank_note("; ".join(found.gate.problems)))
     if not is_forced:
-        check_gate(found.gate, form.precision, float32.class_name, has_choice=given is None)
+        foreign = foreign_pictures(found.pairs, float32.normal_scores)
+        name = float32.class_name
+        check_gate(found.gate, form.precision, name, has_choice=given is None, suspicion=foreign)
     notes += before.problems if before else ()
     return replace(_marked(found, is_forced), notes=tuple(notes))
 

@@ -115,7 +115,14 @@ def map_error(pairs: Pairs, thresholds: tuple[Threshold, Threshold]) -> float:
     return float(np.quantile(difference, 0.95))
 
 
-def check_gate(found: Gate, precision: Precision, name: str, *, has_choice: bool = True) -> None:
+def check_gate(
+    found: Gate,
+    precision: Precision,
+    name: str,
+    *,
+    has_choice: bool = True,
+    suspicion: str | None = None,
+) -> None:
     """Refuse a model that passed a limit.
 
     Args:
@@ -123,6 +130,7 @@ def check_gate(found: Gate, precision: Precision, name: str, *, has_choice: bool
         precision: of the converted model.
         name: of the class.
         has_choice: whether other ranges or layers left out may help.
+        suspicion: what may be wrong with the pictures, said before any advice.
 
     Raises:
         GateError: it did; every limit is named with its figures, and what to do.
@@ -137,7 +145,7 @@ def check_gate(found: Gate, precision: Precision, name: str, *, has_choice: bool
     )
     raise GateError(
         f"{name} in {precision} judges otherwise than in float32. {'; '.join(found.problems)}. "
-        f"{advice}; --force writes it all the same"
+        f"{f'{suspicion}. ' if suspicion else ''}{advice}; --force writes it all the same"
     )
 
 

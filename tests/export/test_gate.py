@@ -177,6 +177,8 @@ class TestGate:
             check_gate(found, "fp16", "lid")
         with pytest.raises(GateError, match=r"--float-layers auto; --force"):
             check_gate(found, "int8", "lid")
+        with pytest.raises(GateError, match=r"3 pictures are odd\. Raise --calibration-images"):
+            check_gate(found, "int8", "lid", suspicion="3 pictures are odd")
         check_gate(found.model_copy(update={"is_forced": True}), "int8", "lid")
 
     def test_one_verdict_of_a_few_may_change_and_two_may_not(self) -> None:
