@@ -170,7 +170,7 @@ def test_the_gate_refuses_and_force_says_so(
     refused = call(export_model, *words)
     assert refused.status == 1
     last = refused.stderr.rstrip().splitlines()[-1]
-    assert "judges otherwise than in float32. the rank correlation of 12 good pictures" in last
+    assert "judges otherwise than in float32. the rank correlation of 16 pictures' scores" in last
     assert "--force writes it all the same" in last
     assert {path.name: path.read_bytes() for path in model.parent.iterdir()} == before
     forced = call(export_model, *words, "--force", "--json")
