@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,45 +18,16 @@ from patchline.runtime.contract import load_manifest
 from patchline.runtime.engine import open_engine
 from patchline.runtime.errors import ConfigurationError, ModelError
 
+from .commands import Caller
 from .drawn import CLASS_NAME, write_class, write_good
 
 QUICK_WORDS = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
 GRAPH = "resnet18-64"
 
 
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        # Strict JSON: NaN and Infinity would fail.
-        document: dict[str, Any] = json.loads(self.stdout, parse_constant=pytest.fail)
-        return document
-
-    @property
-    def sentence(self) -> str:
-        assert "Traceback" not in self.stderr
-        last = self.stderr.rstrip().splitlines()[-1]
-        assert last.startswith("error: ")
-        return last
-
-
-Call = Callable[..., Finished]
-
-
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(command: Any, *words: object) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            command.main()
-        captured = capsys.readouterr()
-        return Finished(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Caller:
+    return Caller(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +69,7 @@ class TestExport:
             *(f"{GRAPH}.json", f"{GRAPH}.onnx"),
         ]
 
-    def test_json_names_graph_and_bank(self, call: Call, data: Path, models: Path) -> None:
+    def test_json_names_graph_and_bank(self, call: Caller, data: Path, models: Path) -> None:
         before = (models / f"{GRAPH}.onnx").read_bytes()
         done = call(
             export_model, "--cls", "lid", "--data", data, "--out", models, "--bank", "external",
@@ -117,7 +84,7 @@ class TestExport:
 
     def test_a_settings_file_may_say_it_and_the_table_names_both(
         self,
-        call: Call,
+        call: Caller,
         data: Path,
         models: Path,
         tmp_path: Path,
@@ -134,7 +101,7 @@ class TestExport:
         assert table["graph of all classes"].startswith(f"{models / GRAPH}.onnx, ")
 
     def test_another_score_is_refused_before_the_fit(
-        self, call: Call, data: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+        self, call: Caller, data: Path, models: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(export_model, "_export_class", lambda *args: pytest.fail("it was fit"))
         words = ("--cls", "lid", "--data", data, "--out", models, "--bank", "external")
@@ -142,12 +109,14 @@ class TestExport:
         assert done.status == 1
         assert "score: noise-response, not distance. Give another --out" in done.sentence
 
-    def test_an_unknown_place_is_wrong_usage(self, call: Call) -> None:
+    def test_an_unknown_place_is_wrong_usage(self, call: Caller) -> None:
         assert call(export_model, "--cls", "lid", "--bank", "elsewhere").status == 2
 
 
 class TestEvaluate:
-    def test_several_banks_are_several_classes(self, call: Call, data: Path, models: Path) -> None:
+    def test_several_banks_are_several_classes(
+        self, call: Caller, data: Path, models: Path
+    ) -> None:
         graph, banks = models / f"{GRAPH}.onnx", (models / "lid.bank", models / "gasket.bank")
         once = call(evaluate_model, "--model", graph, "--bank", *banks, "--data", data, "--json")
         assert once.status == 0, once.stderr
@@ -159,7 +128,7 @@ class TestEvaluate:
         assert folder.document["classes"] == once.document["classes"]
 
     def test_the_report_is_of_the_bank(
-        self, call: Call, data: Path, models: Path, tmp_path: Path
+        self, call: Caller, data: Path, models: Path, tmp_path: Path
     ) -> None:
         done = call(
             evaluate_model, "--model", models / f"{GRAPH}.onnx", "--bank", models / "lid.bank",
@@ -169,12 +138,12 @@ class TestEvaluate:
         assert "lid" in done.stdout and CLASS_NAME not in done.stdout
         assert (tmp_path / "report" / "index.html").is_file()
 
-    def test_a_graph_without_a_bank(self, call: Call, data: Path, models: Path) -> None:
+    def test_a_graph_without_a_bank(self, call: Caller, data: Path, models: Path) -> None:
         done = call(evaluate_model, "--model", models / f"{GRAPH}.onnx", "--data", data)
         assert done.status == 1 and "holds no memory bank: give one product's" in done.sentence
 
     def test_one_damaged_bank_does_not_stop_the_others(
-        self, call: Call, data: Path, models: Path
+        self, call: Caller, data: Path, models: Path
     ) -> None:
         (models / "lid.bank").write_bytes(b"damaged")
         done = call(evaluate_model, "--model", models, "--data", data, "--json")
@@ -238,7 +207,7 @@ class TestModelFiles:
 
 class TestCalibrate:
     def test_the_threshold_goes_into_the_bank_and_nowhere_else(
-        self, call: Call, models: Path
+        self, call: Caller, models: Path
     ) -> None:
         graph, path = models / f"{GRAPH}.onnx", models / "lid.bank"
         before = {file.name: file.read_bytes() for file in models.iterdir()}
@@ -256,7 +225,7 @@ class TestCalibrate:
             assert engine.manifest.threshold == new.manifest.threshold
 
     def test_pictures_of_the_line_are_judged_by_the_bank(
-        self, call: Call, models: Path, tmp_path: Path
+        self, call: Caller, models: Path, tmp_path: Path
     ) -> None:
         write_good(tmp_path / "line", 6, first_seed=8000)
         words = ("--model", models / f"{GRAPH}.onnx", "--bank", models / "lid.bank")
@@ -266,7 +235,7 @@ class TestCalibrate:
         assert normal.source == "line" and len(normal.scores) == 6
         assert "lid.bank" in done.stdout.replace("\n", "")
 
-    def test_a_dry_run_and_a_missing_bank(self, call: Call, models: Path) -> None:
+    def test_a_dry_run_and_a_missing_bank(self, call: Caller, models: Path) -> None:
         before = (models / "lid.bank").read_bytes()
         words = ("--model", models / f"{GRAPH}.onnx", "--false-alarm-rate", "0.3")
         assert (
@@ -285,7 +254,7 @@ class TestExtend:
         return tmp_path / "more"
 
     def test_it_stays_external_and_the_threshold_is_that_of_the_bank(
-        self, call: Call, models: Path, added: Path
+        self, call: Caller, models: Path, added: Path
     ) -> None:
         bank = load_bank(models / "lid.bank")
         line = derive_threshold(bank.manifest.normal_scores, 0.2)
@@ -306,7 +275,7 @@ class TestExtend:
         assert (models / f"{GRAPH}.onnx").read_bytes() == graph
         assert not (models / "lid.onnx").exists()
 
-    def test_embedded_when_that_is_said(self, call: Call, models: Path, added: Path) -> None:
+    def test_embedded_when_that_is_said(self, call: Caller, models: Path, added: Path) -> None:
         words = ("--cls", "lid", "--extend", added, "--out", models, "--bank", "embedded")
         done = call(export_model, *words)
         assert done.status == 0, done.stderr

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,31 +19,17 @@ from patchline.runtime.bank import load_bank
 from patchline.runtime.contract import load_manifest
 from patchline.runtime.engine import open_engine
 
+from .commands import Caller
 from .drawn import CLASS_NAME, write_class, write_good
 
 QUICK_WORDS = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
 ROWS = ("--coreset-ratio", "0.4")
 
 
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.stdout, parse_constant=pytest.fail)
-        return document
-
-
-Call = Callable[..., Finished]
-
-
 @pytest.fixture
 def call(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
+) -> Caller:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Random weights and 64 pixels: what is tested is the way, not how well they quantise.
     wide = replace(LIMITS["int8"], rank_correlation=0.2, map_error=0.5, verdict_changes=0.5)
@@ -54,14 +37,7 @@ def call(
     monkeypatch.setitem(convert.LIMITS, "int8", wide)
     monkeypatch.setitem(convert.LIMITS, "fp16", wide)
 
-    def run(command: Any, *words: object) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            command.main()
-        captured = capsys.readouterr()
-        return Finished(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    return Caller(monkeypatch, capsys)
 
 
 def words_of(data: Path, out: Path, *more: str) -> tuple[object, ...]:
@@ -74,7 +50,7 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_model_is_converted_without_a_fit_and_works_as_any(
-    call: Call, drawn_data: Path, model: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+    call: Caller, drawn_data: Path, model: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     out, state = model.parent, load_state(model.with_suffix(".safetensors"))
     no_fit(monkeypatch)
@@ -109,7 +85,7 @@ def test_a_model_is_converted_without_a_fit_and_works_as_any(
     assert back.document["threshold"] == json.loads(state.manifest.to_json())["threshold"]
 
 
-def test_what_differs_is_fitted_anew_and_said(call: Call, drawn_data: Path, model: Path) -> None:
+def test_what_differs_is_fitted_anew_and_said(call: Caller, drawn_data: Path, model: Path) -> None:
     words = words_of(drawn_data, model.parent, "--precision", "fp16", "--seed", "5", "--json")
     done = call(export_model, *words, *QUICK_WORDS, *ROWS)
     assert done.status == 0, done.stderr
@@ -120,7 +96,7 @@ def test_what_differs_is_fitted_anew_and_said(call: Call, drawn_data: Path, mode
 
 @pytest.mark.parametrize("change", ["more", "fewer"])
 def test_other_pictures_are_fitted_anew(
-    call: Call, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    call: Caller, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     folder = write_class(tmp_path / "data") / "train" / "good"
     if change == "more":
@@ -141,7 +117,7 @@ def test_other_pictures_are_fitted_anew(
 
 
 def test_the_state_may_lie_elsewhere(
-    call: Call, drawn_data: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Caller, drawn_data: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_fit(monkeypatch)
     words = words_of(drawn_data, tmp_path / "half", "--precision", "fp16", "--state")
@@ -161,7 +137,7 @@ def test_the_state_may_lie_elsewhere(
 
 
 def test_the_gate_refuses_and_force_says_so(
-    call: Call, drawn_data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    call: Caller, drawn_data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = replace(LIMITS["int8"], rank_correlation=1.1)
     monkeypatch.setitem(convert.LIMITS, "int8", strict)
@@ -181,7 +157,7 @@ def test_the_gate_refuses_and_force_says_so(
 
 
 def test_a_graph_for_every_product(
-    call: Call, drawn_data: Path, tmp_path: Path, model: Path
+    call: Caller, drawn_data: Path, tmp_path: Path, model: Path
 ) -> None:
     more = ("--bank", "external", "--state", str(model.parent), "--json")
     out = tmp_path / "external"
@@ -204,7 +180,7 @@ def test_a_graph_for_every_product(
         engine.infer(np.zeros((1, 64, 64, 3), np.uint8))
 
 
-def test_sensitivity_of_layers(call: Call, drawn_data: Path, model: Path, tmp_path: Path) -> None:
+def test_sensitivity_of_layers(call: Caller, drawn_data: Path, model: Path, tmp_path: Path) -> None:
     chart = tmp_path / "layers.svg"
     words = words_of(drawn_data, model.parent, "--precision", "int8", "--sensitivity", str(chart))
     done = call(export_model, *words, "--float-layers", "first", "--json")
@@ -217,7 +193,7 @@ def test_sensitivity_of_layers(call: Call, drawn_data: Path, model: Path, tmp_pa
 
 
 def test_an_extended_model_is_float32_again_with_a_word(
-    call: Call, drawn_data: Path, model: Path, tmp_path: Path
+    call: Caller, drawn_data: Path, model: Path, tmp_path: Path
 ) -> None:
     words = words_of(drawn_data, model.parent, "--precision", "fp16")
     assert call(export_model, *words).status == 0
