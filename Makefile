@@ -28,7 +28,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy -p patchline.runtime -p patchline.calibration -p patchline.export -p patchline.benchmarks
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -140,7 +140,8 @@ class Pipeline:
         )
         verdict = self._decide(captured, manifest, float(prediction.image_score[0]), times)
         map_value = map_threshold(manifest.threshold, self._threshold)
-        return JudgedFrame(verdict, captured, prediction.anomaly_map[0], map_value)
+        maps = prediction.anomaly_map[0], prediction.influence_map[0]
+        return JudgedFrame(verdict, captured, *maps, map_value)
 
     def _decide(
         self, captured: CapturedFrame, manifest: Manifest, score: float, times: StageTimes

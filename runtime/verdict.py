@@ -53,6 +53,7 @@ class Verdict:
         score: raw image score, larger is more anomalous; always finite.
         threshold: what it was compared with.
         times: milliseconds per stage.
+        camera: name of the camera in the line.
     """
 
     class_name: str
@@ -63,6 +64,7 @@ class Verdict:
     score: float
     threshold: float
     times: StageTimes
+    camera: str = "camera1"
 
     @property
     def anomalous(self) -> bool:
@@ -76,14 +78,16 @@ class JudgedFrame:
 
     Attributes:
         verdict: the judgement.
-        captured: the frame as it came.
+        captured: the frame as it was judged: flipped and cropped as its camera's settings say.
         anomaly_map: float32 ``[H, W]`` at model size.
+        influence_map: float32 ``[H, W]`` at model size, 0 to 1: why.
         map_value: map values at or above it are inside the contour; see :func:`map_threshold`.
     """
 
     verdict: Verdict
     captured: CapturedFrame
     anomaly_map: npt.NDArray[np.float32]
+    influence_map: npt.NDArray[np.float32]
     map_value: float
 
     def with_output_ms(self, output_ms: float) -> JudgedFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from patchline.runtime.camera.source import FrameSource
+from patchline.runtime.decisions.event import Notice
 from patchline.runtime.errors import ConfigurationError, WriteError
 from patchline.runtime.files import check_writable, write_errors
 from patchline.runtime.outputs.base import Output
@@ -75,6 +76,9 @@ class AnnotatedPictures:
             part = target.with_name(f".{target.name}.part")
             part.write_bytes(content)
             part.replace(target)
+
+    def notify(self, notice: Notice) -> None:
+        """Not used: it shows frames."""
 
     def close(self) -> None:
         """Every picture is complete already."""

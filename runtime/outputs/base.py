@@ -1,14 +1,18 @@
-"""What every output is: something that is given each judged frame."""
+"""What every output is: something that is given each judged frame, and what is made of them."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from patchline.runtime.decisions.event import Notice
 from patchline.runtime.verdict import JudgedFrame
 
 
 class Output(Protocol):
-    """Takes judged frames in order, from one thread."""
+    """Takes judged frames and notices in order, from one thread.
+
+    The frame that an event tells of is written before the event is told.
+    """
 
     @property
     def name(self) -> str:
@@ -20,6 +24,14 @@ class Output(Protocol):
         Raises:
             WriteError: it cannot be written; the pipeline goes on without this output.
             OutputClosedError: nobody reads it any more; the pipeline ends.
+        """
+
+    def notify(self, notice: Notice) -> None:
+        """Take an event or a change of a camera's state; many outputs have no use for it.
+
+        Raises:
+            WriteError: it cannot be written.
+            OutputClosedError: nobody reads it any more.
         """
 
     def close(self) -> None:

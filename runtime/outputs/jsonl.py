@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from patchline.runtime.decisions.event import Notice
 from patchline.runtime.files import write_errors
 from patchline.runtime.outputs.base import OutputClosedError
 from patchline.runtime.verdict import JudgedFrame, StageTimes, Verdict
@@ -37,6 +38,9 @@ class JsonLines:
                 self._file.flush()
             except BrokenPipeError as error:
                 raise OutputClosedError(self.name) from error
+
+    def notify(self, notice: Notice) -> None:
+        """Not used: it shows frames."""
 
     def close(self) -> None:
         """Nothing is left to be done: every line was flushed."""

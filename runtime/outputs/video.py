@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from patchline.runtime.decisions.event import Notice
 from patchline.runtime.errors import WriteError
 from patchline.runtime.files import write_errors
 from patchline.runtime.outputs.overlay import annotate
@@ -65,6 +66,9 @@ class AnnotatedVideo:
         self._count += 1
         if self._count % _SPACE_CHECK_FRAMES == 0:
             _check_space(self._path)
+
+    def notify(self, notice: Notice) -> None:
+        """Not used: it shows frames."""
 
     def close(self) -> None:
         """Finish the file and read its frame count back.

@@ -8,6 +8,7 @@ import threading
 
 import cv2
 
+from patchline.runtime.decisions.event import Notice
 from patchline.runtime.errors import ConfigurationError, WriteError
 from patchline.runtime.outputs.overlay import annotate
 from patchline.runtime.verdict import JudgedFrame
@@ -55,6 +56,9 @@ class Window:
             raise WriteError(f"the live view failed: {error.err}") from error
         if key in _KEYS_TO_CLOSE or is_closed:
             self._stop.set()
+
+    def notify(self, notice: Notice) -> None:
+        """Not used: it shows frames."""
 
     def close(self) -> None:
         """Close the window."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.contract import Manifest
+from patchline.runtime.decisions.event import Notice
 from patchline.runtime.engine import Prediction
 from patchline.runtime.errors import ConfigurationError, EngineError
 from patchline.runtime.preprocess import Frame, check_frames
@@ -121,6 +122,7 @@ class FakeOutput:
     ) -> None:
         self.name = name
         self.judged: list[JudgedFrame] = []
+        self.notices: list[Notice] = []
         self.closings = 0
         self._fails_at = fails_at
         self._error = error
@@ -134,6 +136,9 @@ class FakeOutput:
         if self._error is not None and len(self.judged) == self._fails_at:
             raise self._error
         self.judged.append(judged)
+
+    def notify(self, notice: Notice) -> None:
+        self.notices.append(notice)
 
     def close(self) -> None:
         self.closings += 1
@@ -162,4 +167,4 @@ def judged_frame(
     captured = CapturedFrame(image, index, NOON, 1.5, file)
     times = StageTimes(read_ms=1.5, wait_ms=0.25, preprocess_ms=2.0, infer_ms=3.0, output_ms=4.0)
     verdict = Verdict("lamp", index, "a fake", file, NOON, score, threshold, times)
-    return JudgedFrame(verdict, captured, anomaly_map, map_value)
+    return JudgedFrame(verdict, captured, anomaly_map, anomaly_map * 0 + 0.5, map_value)

@@ -1,0 +1,1 @@
+"""``--dashboard``: a page that shows the line live. Needs the extra ``[dashboard]``."""

@@ -1,0 +1,1 @@
+"""From verdicts on single frames to what a person or a machine acts on: events, regions, drift."""
