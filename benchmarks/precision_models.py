@@ -20,7 +20,8 @@ from patchline.export.exporter import export_model
 from patchline.export.features import extract_features
 from patchline.export.fit import FittedModel, fit
 from patchline.export.precision.again import fitted_again, plan_job
-from patchline.export.precision.convert import Converted, convert
+from patchline.export.precision.convert import convert
+from patchline.export.precision.converted import Converted
 from patchline.export.precision.half import half_detector
 from patchline.runtime.cli.command import print_warning
 from patchline.runtime.contract import Precision, Threshold

@@ -17,7 +17,7 @@ from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import save_onnx, set_metadata
 from patchline.export.parity import FRAMES_COMPARED
-from patchline.export.precision.convert import Converted
+from patchline.export.precision.converted import Converted
 from patchline.export.precision.form import Form
 from patchline.export.precision.verify import check_twin, verify_file
 from patchline.export.state import TrainingState, save_state, state_path

@@ -2,7 +2,8 @@
 
 The first class writes the graph; later ones keep it as it is, and are verified with it. Each
 precision has a graph of its own, ``BACKBONE-SIZE-fp16.onnx``; an INT8 one keeps the ranges that
-were found on the first class's pictures, and every class passes the gate with it.
+were found on the pictures of the classes it was exported for, and every class passes the gate with
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import save_onnx, set_metadata
 from patchline.export.parity import FRAMES_COMPARED
-from patchline.export.precision.convert import Converted, GivenGraph
+from patchline.export.precision.converted import Converted, GivenGraph
 from patchline.export.precision.form import Form
 from patchline.export.precision.verify import verify_file
 from patchline.export.state import TrainingState, save_state, state_path

@@ -211,12 +211,15 @@ class Quantization(_Section):
         images: good pictures that were looked at.
         sha256: over their contents.
         float_layers: names of the layers that were not quantised.
+        classes: whose pictures they were: several where these share one graph, and perhaps not
+            this one; empty where the model was written before that was noted.
     """
 
     method: Literal["minmax", "entropy", "percentile"]
     images: _Positive
     sha256: _Digest
     float_layers: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 class Gate(_Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from patchline.export.precision.convert import Converted
+from patchline.export.precision.converted import Converted
 from patchline.export.precision.evidence import foreign_pictures
 from patchline.export.precision.gate import FEW_PICTURES
 from patchline.export.precision.sensitivity import LayerSensitivity
@@ -84,9 +84,11 @@ def _precision(manifest: Manifest, conversion: Conversion) -> str:
     quantization = conversion.quantization
     if quantization is None:
         return text
-    kept = ", ".join(quantization.float_layers)
-    return f"{text}, calibrated on {quantization.images} pictures ({quantization.method})" + (
-        f", in float: {kept}" if kept else ""
+    kept, classes = ", ".join(quantization.float_layers), quantization.classes
+    whose = f" of {', '.join(classes)}" if len(classes) > 1 else ""
+    return (
+        f"{text}, calibrated on {quantization.images} pictures{whose} ({quantization.method})"
+        f"{f', in float: {kept}' if kept else ''}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from patchline.export.precision.convert import Converted
+    from patchline.export.precision.converted import Converted
     from patchline.runtime.contract import Manifest, Threshold, TrainingSet
 
 

@@ -141,10 +141,29 @@ def fitted_again(job: Job, on_unreadable: OnUnreadable) -> FittedModel:
         normal=normal,
         threshold=threshold,
         training_set=state.manifest.training_set,
-        pictures=_readable(job.pictures, settings, on_unreadable),
+        pictures=readable(job.pictures, settings, on_unreadable),
         picture_digests=state.pictures,
         row_pictures=state.row_pictures,
         memory=MemoryPlan(spill=None, features_bytes=0, peak_bytes=bank_bytes),
+    )
+
+
+def readable(
+    pictures: GoodPictures,
+    settings: FitSettings,
+    on_unreadable: OnUnreadable = lambda error: None,
+) -> GoodPictures:
+    """The pictures that can be read, where the settings leave the others out; all of them if not.
+
+    Args:
+        pictures: of a class.
+        settings: say whether any may be left out.
+        on_unreadable: told of those that are.
+    """
+    if not settings.skip_unreadable:
+        return pictures
+    return replace(
+        pictures, paths=tuple(path for path in pictures.paths if _can_be_read(path, on_unreadable))
     )
 
 
@@ -213,13 +232,3 @@ def _can_be_read(path: Path, on_unreadable: OnUnreadable = lambda error: None) -
         on_unreadable(error)
         return False
     return True
-
-
-def _readable(
-    pictures: GoodPictures, settings: FitSettings, on_unreadable: OnUnreadable
-) -> GoodPictures:
-    if not settings.skip_unreadable:
-        return pictures
-    return replace(
-        pictures, paths=tuple(path for path in pictures.paths if _can_be_read(path, on_unreadable))
-    )

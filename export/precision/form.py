@@ -24,6 +24,7 @@ class Form:
         bank: precision of the memory bank.
         ranges: of the activations, where the backbone is INT8.
         float_layers: layers that are not quantised then, by name.
+        classes: whose good pictures the ranges were found on.
     """
 
     detector: Detector
@@ -31,6 +32,7 @@ class Form:
     bank: BankPrecision = "fp32"
     ranges: Ranges | None = None
     float_layers: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     @property
     def quantization(self) -> Quantization | None:
@@ -42,6 +44,7 @@ class Form:
             images=self.ranges.images,
             sha256=self.ranges.sha256,
             float_layers=self.float_layers,
+            classes=self.classes,
         )
 
     def embedded(self) -> onnx.ModelProto:

@@ -124,6 +124,15 @@ def embeddings(model: onnx.ModelProto) -> str:
     return str(name)
 
 
+def module_of(conv: NodeProto) -> str:
+    """The backbone's module whose weights a convolution has, empty where they bear no such name.
+
+    In half precision the backbone lies one module deeper, and is called the same.
+    """
+    _, found, path = str(conv.input[1]).rpartition("embedder.network.")
+    return path.removeprefix("network.").removesuffix(".weight") if found else ""
+
+
 def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     """What of a graph is needed for some float32 tensors, as a graph with these as outputs.
 
@@ -174,17 +183,11 @@ def _named(nodes: list[NodeProto]) -> list[Layer]:
     named: dict[str, NodeProto] = {}
     for node in nodes:
         own = node if node.op_type == "Conv" else by_output.get(node.input[0])
-        name = _module(own) if own is not None and own.op_type == "Conv" else ""
+        name = module_of(own) if own is not None and own.op_type == "Conv" else ""
         if name and node.op_type == "Add":
             name = f"{name.rpartition('.')[0]}.add".removeprefix(".")
         named[name if name and name not in named else node.name] = node
     return [Layer(name, node) for name, node in named.items()]
-
-
-def _module(node: NodeProto) -> str:
-    """The backbone's module whose weights a convolution has, empty where they bear no such name."""
-    _, found, path = str(node.input[1]).rpartition("embedder.network.")
-    return path.removesuffix(".weight") if found else ""
 
 
 def _check_weights(node: NodeProto, constants: dict[str, int]) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import NodeProto
 
 from patchline.export.onnx_graph import save_onnx
+from patchline.export.precision.layers import module_of
 from patchline.runtime.engine.onnxruntime import import_onnxruntime
 from patchline.runtime.errors import ModelError
 
@@ -30,7 +32,9 @@ def first_overflow(path: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> str | N
         feeds: all its inputs by name. Every tensor in between is held, so give a frame or two.
 
     Returns:
-        Name and operator, ``node_conv2d_7 (Conv)``; ``None`` where all is finite.
+        Name and operator, with the backbone's layer that it is or comes after where there is one:
+        ``node_Conv_346 (Conv, layer1.0.conv1)``, ``node_add_96 (Add after layer1.0.conv2)``. The
+        numbers of nodes differ from one export to the next. ``None`` where all is finite.
 
     Raises:
         ModelError: ONNX Runtime cannot open or run the graph.
@@ -47,8 +51,17 @@ def first_overflow(path: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> str | N
         values = _run(exposed, list(nodes), feeds)
     for (name, node), value in zip(nodes.items(), values, strict=True):
         if value.dtype.kind == "f" and not np.isfinite(value).all():
-            return f"{node.name or name} ({node.op_type})"
+            return f"{node.name or name} ({node.op_type}{_layer(node, nodes)})"
     return None
+
+
+def _layer(node: NodeProto, made_by: Mapping[str, NodeProto]) -> str:
+    """``, layer1.0.conv1`` of a convolution, `` after layer1.0.conv1`` of what follows one."""
+    behind: NodeProto | None = node
+    while behind is not None and behind.op_type != "Conv":
+        behind = made_by.get(behind.input[0]) if behind.input else None
+    name = module_of(behind) if behind is not None else ""
+    return f"{',' if behind is node else ' after'} {name}" if name else ""
 
 
 def _run(

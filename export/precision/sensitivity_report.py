@@ -21,7 +21,7 @@ _ROW_IN, _WIDTH_IN, _FRAME_IN = 0.24, 7.5, 1.1
 
 def sensitivity_table(rows: Sequence[LayerSensitivity]) -> Table:
     """A row per layer, in the order given; what fails is said in words, not only in colour."""
-    table = Table(title="INT8, one layer at a time")
+    table = Table(title=_title())
     for heading in ("layer", "operator"):
         table.add_column(heading, no_wrap=True)
     for heading in ("embeddings, dB", "image score"):
@@ -88,7 +88,7 @@ def _draw(rows: Sequence[LayerSensitivity], file_format: str) -> bytes:
         axes.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
         axes.set_xlim(min([0.0, *finite]), 1.1 * longest)
         axes.axvline(LIMIT_DB, color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_title(f"INT8, one layer at a time (limit {LIMIT_DB:g} dB)", fontsize=10)
+        axes.set_title(_title(), fontsize=10)
         axes.set_xlabel("signal to noise of the patch embeddings, dB (longer is better)")
         axes.spines[["top", "right"]].set_visible(False)
         buffer = io.BytesIO()
@@ -96,6 +96,10 @@ def _draw(rows: Sequence[LayerSensitivity], file_format: str) -> bytes:
         metadata = {"Date": None} if file_format == "svg" else {}
         figure.savefig(buffer, format=file_format, dpi=150, metadata=metadata)
     return buffer.getvalue()
+
+
+def _title() -> str:
+    return f"INT8, one layer at a time (limit {LIMIT_DB:g} dB)"
 
 
 def _decibels(value: float) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from patchline.calibration.threshold import normal_scores
-from patchline.runtime.contract import NormalScores
+from patchline.calibration.threshold import normal_scores, threshold_of_fit
+from patchline.export.precision.compare import Pairs
+from patchline.runtime.contract import Manifest, NormalScores
 
 _Values = npt.NDArray[np.float64]
 
@@ -80,3 +81,20 @@ def carry_over(normal: NormalScores, scores: Line, map_maxima: Line) -> NormalSc
     return normal_scores(
         scores(np.array(normal.scores)), map_maxima(np.array(normal.map_maxima)), normal.source
     )
+
+
+def with_threshold(manifest: Manifest, pairs: Pairs, false_alarm_rate: float) -> Manifest:
+    """The manifest with its normal scores carried to the converted model's scale.
+
+    Raises:
+        DataError: as for :func:`patchline.calibration.threshold.threshold_of_fit`.
+    """
+    scores = carrying_line(*pairs.scores.T)
+    normal = carry_over(manifest.normal_scores, scores, carrying_line(*pairs.map_maxima.T))
+    threshold = threshold_of_fit(normal, false_alarm_rate)
+    labelled = manifest.threshold.f1_max
+    if labelled is not None:
+        value = float(scores(np.array(labelled.value)))
+        labelled = labelled.model_copy(update={"value": value})
+    threshold = threshold.model_copy(update={"f1_max": labelled})
+    return manifest.model_copy(update={"normal_scores": normal, "threshold": threshold})

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from patchline.export.parity import Tensors, verify_form, verify_parity
-from patchline.export.precision.convert import Converted
+from patchline.export.precision.converted import Converted
 from patchline.export.precision.form import Form
 from patchline.export.precision.half import HALF_TOLERANCES
 from patchline.export.precision.masked import MaskedModel

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,37 +16,14 @@ from patchline.calibration.cli import calibrate_threshold as command
 from patchline.calibration.threshold import derive_threshold
 from patchline.runtime.contract import load_manifest
 from patchline.runtime.engine import open_engine
+from tests.commands import Call, Caller
 
 from .conftest import Write
 
 
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def sentence(self) -> str:
-        assert "Traceback" not in self.stderr
-        last = self.stderr.rstrip().splitlines()[-1]
-        assert last.startswith("error: ")
-        return last
-
-
-Call = Callable[..., Finished]
-
-
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: object) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["calibrate-threshold", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            command.main()
-        captured = capsys.readouterr()
-        return Finished(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    return functools.partial(Caller(monkeypatch, capsys), command)
 
 
 class TestRate:
@@ -89,7 +64,7 @@ class TestLine:
         assert after.normal_scores.source == "line"
         assert after.normal_scores.scores == tuple(float(value) for value in range(50, 90))
         assert after.threshold == derive_threshold(after.normal_scores, 0.05)
-        result = json.loads(done.stdout, parse_constant=pytest.fail)
+        result = done.document
         assert result["threshold"] == after.threshold.model_dump(mode="json")
         assert (result["images"], result["threshold_before"], result["written"]) == (40, 78, True)
         assert "warning" not in done.stderr
@@ -104,7 +79,7 @@ class TestLine:
         write("line/monday", range(40, 60))
         write("line/tuesday", range(60, 80))
         done = call("--model", lamp, "--images", lamp.parents[1] / "line", "--json")
-        assert json.loads(done.stdout)["images"] == 40
+        assert done.document["images"] == 40
 
     def test_a_frozen_camera_is_an_error(self, call: Call, lamp: Path, write: Write) -> None:
         before = lamp.with_suffix(".json").read_bytes()
@@ -126,7 +101,7 @@ class TestLine:
         done = call(*words)
         assert done.status == 1 and "003.png" in done.sentence
         done = call(*words, "--skip-unreadable", "--json")
-        assert done.status == 0 and json.loads(done.stdout)["images"] == 29
+        assert done.status == 0 and done.document["images"] == 29
         assert "skipped: " in done.stderr
 
     def test_nothing_but_unreadable_pictures(self, call: Call, lamp: Path, write: Write) -> None:

@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from patchline.export.cli import export_classes
 from patchline.export.cli import export_model as command
 from patchline.runtime.contract import load_manifest, manifest_path
 from patchline.runtime.engine import open_engine
+from tests.commands import Call, Caller
 
 from .drawn import CLASS_NAME, write_good
 
 QUICK_WORDS = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
-
-
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def sentence(self) -> str:
-        """The error: the last line of stderr, and no traceback anywhere."""
-        assert "Traceback" not in self.stderr
-        last = self.stderr.rstrip().splitlines()[-1]
-        assert last.startswith("error: ")
-        return last
-
-
-Call = Callable[..., Finished]
 
 
 @pytest.fixture
@@ -49,15 +32,7 @@ def call(
 ) -> Call:
     """Run the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["export-model", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            command.main()
-        captured = capsys.readouterr()
-        return Finished(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    return functools.partial(Caller(monkeypatch, capsys), command)
 
 
 @pytest.fixture
@@ -74,9 +49,9 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What would be exported: class and settings. Nothing is."""
     seen: list[tuple[str, Any]] = []
     monkeypatch.setattr(
-        command,
-        "_export_class",
-        lambda pictures, settings, *rest: seen.append((pictures.class_name, settings)),
+        export_classes,
+        "export_class",
+        lambda job, *rest: seen.append((job.pictures.class_name, job.settings)),
     )
     return seen
 
@@ -95,10 +70,7 @@ class TestResults:
             "--coreset-ratio", "0.1", "--json",
         )  # fmt: skip
         assert finished.status == 0, finished.stderr
-        # Strict JSON: NaN and Infinity would fail.
-        *texts, last = finished.stdout.split("\n")
-        lines = [json.loads(text, parse_constant=pytest.fail) for text in texts]
-        assert last == ""
+        lines = finished.lines
         assert [line["class"] for line in lines] == [CLASS_NAME, "lids"]
         assert [line["memory_bank"]["rows"] for line in lines] == [76, 25]
         assert [line["training_set"]["images"] for line in lines] == [12, 4]

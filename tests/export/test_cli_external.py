@@ -9,7 +9,7 @@ import pytest
 
 from patchline.calibration.cli import calibrate_threshold
 from patchline.calibration.threshold import derive_threshold
-from patchline.export.cli import evaluate_model, export_model
+from patchline.export.cli import evaluate_model, export_classes, export_model
 from patchline.export.cli.model_files import ModelFiles, models_by_class
 from patchline.export.extend import current_threshold, load_base, settings_of
 from patchline.export.state import load_state
@@ -17,8 +17,8 @@ from patchline.runtime.bank import load_bank, save_bank
 from patchline.runtime.contract import load_manifest
 from patchline.runtime.engine import open_engine
 from patchline.runtime.errors import ConfigurationError, ModelError
+from tests.commands import Caller
 
-from .commands import Caller
 from .drawn import CLASS_NAME, write_class, write_good
 
 QUICK_WORDS = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
@@ -103,7 +103,7 @@ class TestExport:
     def test_another_score_is_refused_before_the_fit(
         self, call: Caller, data: Path, models: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(export_model, "_export_class", lambda *args: pytest.fail("it was fit"))
+        monkeypatch.setattr(export_classes, "fit", lambda *args: pytest.fail("it was fit"))
         words = ("--cls", "lid", "--data", data, "--out", models, "--bank", "external")
         done = call(export_model, *words, *QUICK_WORDS, "--score", "distance")
         assert done.status == 1

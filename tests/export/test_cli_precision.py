@@ -11,16 +11,17 @@ import onnx
 import pytest
 
 from patchline.calibration.cli import calibrate_threshold
-from patchline.export.cli import evaluate_model, export_model
-from patchline.export.precision import convert
+from patchline.export.cli import evaluate_model, export_classes, export_model
+from patchline.export.precision.converted import GivenGraph
 from patchline.export.precision.gate import LIMITS
 from patchline.export.state import load_state
 from patchline.runtime.bank import load_bank
-from patchline.runtime.contract import load_manifest
+from patchline.runtime.contract import Quantization, load_manifest
 from patchline.runtime.engine import open_engine
+from patchline.runtime.image_file import read_image
+from tests.commands import Caller
 
-from .commands import Caller
-from .drawn import CLASS_NAME, write_class, write_good
+from .drawn import CLASS_NAME, write_class, write_good, write_picture
 
 QUICK_WORDS = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
 ROWS = ("--coreset-ratio", "0.4")
@@ -34,8 +35,8 @@ def call(
     # Random weights and 64 pixels: what is tested is the way, not how well they quantise.
     wide = replace(LIMITS["int8"], rank_correlation=0.2, map_error=0.5, verdict_changes=0.5)
     wide = replace(wide, image_auroc=1.0, pixel_auroc=1.0)
-    monkeypatch.setitem(convert.LIMITS, "int8", wide)
-    monkeypatch.setitem(convert.LIMITS, "fp16", wide)
+    monkeypatch.setitem(LIMITS, "int8", wide)
+    monkeypatch.setitem(LIMITS, "fp16", wide)
 
     return Caller(monkeypatch, capsys)
 
@@ -45,7 +46,7 @@ def words_of(data: Path, out: Path, *more: str) -> tuple[object, ...]:
 
 
 def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patchline.export.fit.fit", lambda *rest: pytest.fail("it was fitted"))
+    monkeypatch.setattr(export_classes, "fit", lambda *rest: pytest.fail("it was fitted"))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -103,8 +104,6 @@ def test_other_pictures_are_fitted_anew(
         write_good(folder / "new", 1, first_seed=999)[0].rename(folder / "new.png")
     else:
         (folder / "000.png").unlink()
-    fits: list[int] = []
-    monkeypatch.setattr(export_model, "_export_class", lambda *rest: fits.append(1))
     from patchline.export.datasets import good_pictures
     from patchline.export.precision.again import plan_job
 
@@ -140,7 +139,7 @@ def test_the_gate_refuses_and_force_says_so(
     call: Caller, drawn_data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = replace(LIMITS["int8"], rank_correlation=1.1)
-    monkeypatch.setitem(convert.LIMITS, "int8", strict)
+    monkeypatch.setitem(LIMITS, "int8", strict)
     before = {path.name: path.read_bytes() for path in model.parent.iterdir()}
     words = words_of(drawn_data, model.parent, "--precision", "int8")
     refused = call(export_model, *words)
@@ -208,3 +207,100 @@ def test_an_extended_model_is_float32_again_with_a_word(
     # The pictures of the extension have gone elsewhere: still no fit, as they lie in the state.
     again = call(export_model, *words)
     assert again.status == 0 and "without a fit" in again.stderr
+
+
+class TestOneGraphOfSeveralClasses:
+    """``gasket``, and ``night``: the same parts with little light of another colour."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Path:
+        root = tmp_path / "data"
+        write_good(root / CLASS_NAME, 8)
+        for path in write_good(root / "night", 9, first_seed=700):
+            picture = read_image(path) // 6
+            picture[..., 0] *= 5
+            write_picture(path, picture)
+        return root
+
+    @staticmethod
+    def words_of(data: Path, out: Path, *classes: str) -> tuple[object, ...]:
+        words = ("--data", data, "--out", out, "--bank", "external", "--precision", "int8")
+        method = ("--calibration-method", "minmax", "--device", "cpu", "--json", *ROWS)
+        return ("--cls", *classes, *words, *method, *QUICK_WORDS)
+
+    @staticmethod
+    def scales(out: Path) -> dict[str, float]:
+        """Of the activations of the graph."""
+        graph = onnx.load(out / "resnet18-64-int8.onnx").graph
+        found = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+        return {
+            name: float(value)
+            for name, value in found.items()
+            if name.endswith("_scale") and not value.shape
+        }
+
+    def test_its_ranges_cover_all_classes_of_the_call(
+        self, call: Caller, data: Path, tmp_path: Path
+    ) -> None:
+        both = tmp_path / "both"
+        done = call(export_model, *self.words_of(data, both, CLASS_NAME, "night"))
+        assert done.status == 0, done.stderr
+        assert done.stderr.count("Calibrating") == 1
+        how = [line["conversion"]["quantization"] for line in done.lines]
+        assert how[0] == how[1]
+        assert (how[0]["images"], how[0]["classes"]) == (17, [CLASS_NAME, "night"])
+        for name in (CLASS_NAME, "night"):
+            conversion = load_bank(both / f"{name}.bank").manifest.conversion
+            assert conversion is not None and conversion.quantization is not None
+            assert conversion.quantization.classes == (CLASS_NAME, "night")
+        assert f"were found on 17 pictures of {CLASS_NAME}, night" in done.stderr
+        alone = []
+        for name in (CLASS_NAME, "night"):
+            out = tmp_path / name
+            done = call(export_model, *self.words_of(data, out, name), "--state", both)
+            assert done.status == 0, done.stderr
+            assert done.document["conversion"]["quantization"]["classes"] == [name]
+            alone.append(self.scales(out))
+        covering = self.scales(both)
+        for tensor, scale in covering.items():
+            assert scale == max(found[tensor] for found in alone), tensor
+        for found in alone:
+            assert min(found[tensor] / covering[tensor] for tensor in covering) < 0.9
+
+    def test_the_total_is_shared_and_a_class_that_comes_later_takes_the_graph_as_it_is(
+        self, call: Caller, data: Path, tmp_path: Path
+    ) -> None:
+        write_good(data / "later", 4, first_seed=300)
+        (data / "night" / "004.png").write_bytes(b"broken")
+        words = ("--calibration-images", "8", "--skip-unreadable")
+        out = tmp_path / "models"
+        done = call(export_model, *self.words_of(data, out, "night", CLASS_NAME), *words)
+        assert done.status == 0, done.stderr
+        how = done.lines[0]["conversion"]["quantization"]
+        assert (how["images"], how["classes"]) == (8, [CLASS_NAME, "night"])
+        assert done.stderr.count("004.png") == 1
+        graph = (out / "resnet18-64-int8.onnx").read_bytes()
+        more = call(export_model, *self.words_of(data, out, "later"), "--calibration-images", "40")
+        assert more.status == 0, more.stderr
+        assert more.document["conversion"]["quantization"] == how
+        assert "stays as it is" in more.stderr and "Calibrating" not in more.stderr
+        assert (out / "resnet18-64-int8.onnx").read_bytes() == graph
+
+    def test_fewer_pictures_than_classes_are_refused_before_the_first_fit(
+        self, call: Caller, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        no_fit(monkeypatch)
+        names = [f"part{i}" for i in range(9)]
+        for name in names:
+            write_good(data / name, 2)
+        words = self.words_of(data, tmp_path / "models", *names)
+        done = call(export_model, *words, "--calibration-images", "8")
+        assert done.status == 1
+        assert "8 calibration images were asked for, and 9 classes share the" in done.sentence
+
+
+def test_an_older_record_of_a_quantisation_does_not_say_whose_pictures() -> None:
+    old = {"method": "minmax", "images": 12, "sha256": "0" * 64, "float_layers": []}
+    how = Quantization.model_validate_json(json.dumps(old))
+    assert how.classes == ()
+    assert GivenGraph(Path("a.onnx"), how).note.endswith("12 pictures of the class that was first")

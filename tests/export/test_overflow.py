@@ -70,6 +70,46 @@ def test_nodes_without_a_name_are_called_by_their_output(tmp_path: Path) -> None
     assert first_overflow(path, ONES) == "t2 (Mul)"
 
 
+def write_layers(path: Path, biases: tuple[float, float]) -> Path:
+    """x, conv1, ReLU, conv2, ReLU, plus itself: each weight 1, named as in a half backbone."""
+    nodes, constants, before = [], [], "x"
+    for i, bias in enumerate(biases, start=1):
+        weight = f"embedder.network.network.layer1.conv{i}.weight"
+        constants += [
+            numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float16), weight),
+            numpy_helper.from_array(np.array([bias], np.float16), f"b{i}"),
+        ]
+        nodes += [
+            helper.make_node("Conv", [before, weight, f"b{i}"], [f"c{i}"], name=f"node_{i}"),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"], name=f"relu_{i}"),
+        ]
+        before = f"r{i}"
+    nodes.append(helper.make_node("Add", ["r2", "r2"], ["y"], name="twice"))
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT16, [1, 1, 1, 1])
+        for name in ("x", "y")
+    )
+    graph = helper.make_graph(nodes, "layers", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save_model(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("biases", "expected"),
+    [
+        ((1.0, 1.0), None),
+        ((60000.0, 60000.0), "node_2 (Conv, layer1.conv2)"),
+        ((1.0, 60000.0), "twice (Add after layer1.conv2)"),
+    ],
+)
+def test_the_layer_is_named_because_nodes_are_numbered_anew(
+    tmp_path: Path, biases: tuple[float, float], expected: str | None
+) -> None:
+    path = write_layers(tmp_path / "layers.onnx", biases)
+    assert first_overflow(path, {"x": np.ones((1, 1, 1, 1), np.float16)}) == expected
+
+
 def test_the_file_is_left_alone(tmp_path: Path) -> None:
     path = write_chain(tmp_path / "chain.onnx", [2.0], HALF)
     before = path.read_bytes()

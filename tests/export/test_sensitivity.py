@@ -139,6 +139,7 @@ def printed(rows: list[LayerSensitivity]) -> str:
 
 def test_the_table_says_what_fails() -> None:
     lines = printed(ROWS).splitlines()
+    assert f"limit {LIMIT_DB:g} dB" in lines[0]
     at = {
         name: next(line for line in lines if name in line)
         for name in ("node_bad", "node_middling", "node_silent")

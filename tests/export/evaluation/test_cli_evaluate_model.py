@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,12 @@ import pytest
 from patchline.export.cli import evaluate_model as command
 from patchline.export.evaluation.result import Evaluation, Metrics
 from patchline.runtime.contract import manifest_path
+from tests.commands import Call, Caller
 from tests.runtime.tiny_model import SIZE, make_manifest, write_tiny_model
 
 from .lamp import box, write, write_lamps
 
 NAMES = [field.name for field in fields(Metrics)]
-
-
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def sentences(self) -> list[str]:
-        assert "Traceback" not in self.stderr
-        return [line for line in self.stderr.splitlines() if line.startswith("error: ")]
-
-    @property
-    def document(self) -> dict[str, Any]:
-        # Strict JSON: NaN and Infinity would fail.
-        document: dict[str, Any] = json.loads(self.stdout, parse_constant=pytest.fail)
-        return document
-
-
-Call = Callable[..., Finished]
 
 
 @pytest.fixture
@@ -53,15 +32,7 @@ def call(
 ) -> Call:
     """Run the command in this process, beside ``data`` and ``models``."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["evaluate-model", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            command.main()
-        captured = capsys.readouterr()
-        return Finished(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    return functools.partial(Caller(monkeypatch, capsys), command)
 
 
 def write_model(folder: Path, class_name: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -21,8 +21,21 @@ class Finished:
     @property
     def document(self) -> dict[str, Any]:
         """Standard output as strict JSON: NaN and Infinity would fail."""
-        document: dict[str, Any] = json.loads(self.stdout, parse_constant=pytest.fail)
+        (document,) = self._parsed(self.stdout)
         return document
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Every line of standard output as strict JSON; each one is ended."""
+        *texts, rest = self.stdout.split("\n")
+        assert rest == ""
+        return self._parsed(*texts)
+
+    @property
+    def sentences(self) -> list[str]:
+        """Every error on stderr, and no traceback anywhere."""
+        assert "Traceback" not in self.stderr
+        return [line for line in self.stderr.splitlines() if line.startswith("error: ")]
 
     @property
     def sentence(self) -> str:
@@ -31,6 +44,16 @@ class Finished:
         last = self.stderr.rstrip().splitlines()[-1]
         assert last.startswith("error: ")
         return last
+
+    @staticmethod
+    def _parsed(*texts: str) -> list[dict[str, Any]]:
+        return [json.loads(text, parse_constant=pytest.fail) for text in texts]
+
+
+class Call(Protocol):
+    """Calls one command with words of its command line."""
+
+    def __call__(self, *words: object) -> Finished: ...
 
 
 class Caller:
