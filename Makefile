@@ -53,7 +53,7 @@ $(VENV)/.created:
 
 # A strict editable install links single files, so a new file needs a new (quick) install.
 $(VENV)/.files: $(VENV)/.created FORCE
-	@find $(SOURCE_FOLDERS) -name '*.py' -o -name '*.toml' -o -name '*.html' -o -name '*.css' -o -name 'py.typed' | LC_ALL=C sort >$@.new
+	@find $(SOURCE_FOLDERS) -name '*.py' -o -name '*.toml' -o -name '*.html' -o -name '*.js' -o -name '*.css' -o -name 'py.typed' | LC_ALL=C sort >$@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 FORCE:
 

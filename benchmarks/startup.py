@@ -22,7 +22,7 @@ STARTS = {
     "import patchline.runtime.contract": "import patchline.runtime.contract",
     "import patchline.runtime.preprocess": "import patchline.runtime.preprocess",
     "import patchline.runtime.engine": "import patchline.runtime.engine",
-    "import patchline.runtime.pipeline": "import patchline.runtime.pipeline",
+    "import patchline.runtime.line.inspection": "import patchline.runtime.line.inspection",
 }
 
 

@@ -58,8 +58,8 @@ def derive_threshold(normal: NormalScores, false_alarm_rate: float) -> Threshold
         value=images.threshold(false_alarm_rate),
         map_value=maps.threshold(false_alarm_rate),
         rule=(
-            f"expected false-alarm rate {100 * false_alarm_rate:g} %, from "
-            f"{len(normal.scores)} {_SOURCES[normal.source]} (generalised Pareto tail)"
+            f"expected false-alarm rate {100 * false_alarm_rate:g} %, {_origin(normal)} "
+            "(generalised Pareto tail)"
         ),
         false_alarm_rate=false_alarm_rate,
         interval=images.interval(false_alarm_rate),
@@ -86,7 +86,8 @@ def threshold_of_fit(normal: NormalScores, false_alarm_rate: float) -> Threshold
         value=value,
         map_value=map_value,
         rule=(
-            f"just above the score of all {len(normal.scores)} good pictures: they all score the "
+            f"just above the score of all {len(normal.scores)} good pictures"
+            f"{', carried over from float32' if normal.carried_over else ''}: they all score the "
             "same, as copies of one picture do, and tell nothing of false alarms"
         ),
         false_alarm_rate=false_alarm_rate,
@@ -109,6 +110,11 @@ def caveat(threshold: Threshold, images: int) -> str | None:
         f"that score below it pass unseen. Use at least {needed:,} pictures, or ask for "
         f"--false-alarm-rate {_round_up(supported):g}{_supported_value(threshold)}"
     )
+
+
+def _origin(normal: NormalScores) -> str:
+    verb = "carried over from the float32 model's" if normal.carried_over else "from"
+    return f"{verb} {len(normal.scores)} {_SOURCES[normal.source]}"
 
 
 def _supported_value(threshold: Threshold) -> str:

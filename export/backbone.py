@@ -87,6 +87,17 @@ class PatchEmbedder(nn.Module):
         return (height, width), dimension
 
 
+def convolution_names(name: str) -> tuple[str, ...]:
+    """The convolutions of a timm backbone by name, such as ``layer1.0.conv1``, in its order.
+
+    Raises:
+        ConfigurationError: as for :class:`PatchEmbedder`.
+    """
+    with torch.random.fork_rng(devices=[]):  # its weights are drawn, and thrown away
+        network, _ = _create(name)
+    return tuple(path for path, part in network.named_modules() if isinstance(part, nn.Conv2d))
+
+
 class ChannelPool(nn.Module):
     """Adaptive average pooling over channels, ``[B, C, h, w]`` -> ``[B, out_channels, h, w]``.
 

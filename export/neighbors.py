@@ -94,8 +94,8 @@ class HalfNearestNeighbors(NearestNeighbors):
         norm = float(self.get_buffer("squares")[: self.rows].max().sqrt())
         if norm > LARGEST_HALF_NORM:
             raise ConfigurationError(
-                f"a row of the memory bank has norm {norm:.3g}, expected at most "
-                f"{LARGEST_HALF_NORM:g} for products in half precision. Keep this bank in float32"
+                f"a row of the memory bank has norm {norm:.3g}, and products in half precision "
+                f"take at most {LARGEST_HALF_NORM:g}; those in float32 take any"
             )
         self.register_buffer("bank", self.get_buffer("bank").half())
 

@@ -153,6 +153,8 @@ class NormalScores(_Section):
     ``source`` says how they were had: every picture judged by a bank without it (``cross-fit``),
     pictures that never entered the bank that ships (``calibration-split``), both (``mixed``: a
     model that was extended another way than it was fitted), or pictures of the line (``line``).
+    ``carried_over`` says that they were so had with the float32 model, and brought to the scale of
+    this one.
     """
 
     scores: tuple[_Finite, ...] = Field(min_length=1)
@@ -160,6 +162,7 @@ class NormalScores(_Section):
     mean: _Finite
     std: _Finite
     source: Literal["cross-fit", "calibration-split", "mixed", "line"] = "cross-fit"
+    carried_over: bool = False
 
 
 class PictureSet(_Section):
@@ -213,6 +216,8 @@ class Quantization(_Section):
         float_layers: names of the layers that were not quantised.
         classes: whose pictures they were: several where these share one graph, and perhaps not
             this one; empty where the model was written before that was noted.
+        percentile: share of the values that was not clipped, in %; ``None`` where the method is
+            another, or the model was written before that was noted.
     """
 
     method: Literal["minmax", "entropy", "percentile"]
@@ -220,6 +225,17 @@ class Quantization(_Section):
     sha256: _Digest
     float_layers: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    percentile: _Finite | None = None
+
+
+class GateLimits(_Section):
+    """What a converted model was allowed to differ by; see docs/precision.md."""
+
+    rank_correlation: _Finite
+    map_error: _Finite
+    verdict_changes: _Finite
+    image_auroc: _Finite
+    pixel_auroc: _Finite
 
 
 class Gate(_Section):
@@ -235,6 +251,11 @@ class Gate(_Section):
         pixel_auroc_change: likewise.
         problems: the limits that were passed, as sentences; empty where it was let out.
         is_forced: whether it was written in spite of problems.
+        limits: what was accepted; ``None`` where the model was written before that was noted.
+        left_out: pictures that were not compared, because without their own rows the bank has
+            fewer rows than neighbours.
+        time_ratio: time of an inference in parts of the float32 model's, where it was converted
+            (ONNX Runtime, CPU); ``None`` as for ``limits``.
     """
 
     images: _Positive
@@ -246,16 +267,21 @@ class Gate(_Section):
     pixel_auroc_change: _Finite | None = None
     problems: tuple[str, ...] = ()
     is_forced: bool = False
+    limits: GateLimits | None = None
+    left_out: _Count = 0
+    time_ratio: _Finite | None = None
 
 
 class Conversion(_Section):
     """What was done to the float32 model; ``None`` in the manifest of one that was not converted.
 
-    ``quantization`` is ``None`` unless the precision is ``int8``.
+    ``quantization`` is ``None`` unless the precision is ``int8``. ``half_bank_problems`` says, with
+    figures, why the bank of an ``fp16`` model stayed in float32; it is empty where it did not.
     """
 
     quantization: Quantization | None
     gate: Gate
+    half_bank_problems: tuple[str, ...] = ()
 
 
 class OnnxFile(_Section):

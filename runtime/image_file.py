@@ -36,24 +36,41 @@ def read_image(path: Path) -> Frame:
         raise ImageReadError(f"cannot read {path}: {error.strerror}") from error
     if not data:
         raise ImageReadError(f"cannot read {path}: the file is empty")
+    return decode_image(data, str(path), "the file")
+
+
+def decode_image(data: bytes, name: str, what: str = "the picture") -> Frame:
+    """Decode an encoded picture of any mode as uint8 ``[H, W, 3]`` BGR; see :func:`read_image`.
+
+    Args:
+        data: a whole JPEG, PNG, BMP or whatever OpenCV knows.
+        name: of where it came from, for the message.
+        what: it is, for the message.
+
+    Raises:
+        ImageReadError: it is truncated or not a picture.
+    """
     if _is_truncated(data):
-        raise ImageReadError(f"cannot read {path}: the file is truncated")
+        raise ImageReadError(f"cannot read {name}: {what} is truncated")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
-        raise ImageReadError(f"cannot read {path}: {error.err}") from error
+        raise ImageReadError(f"cannot read {name}: {error.err}") from error
     if image is None:
-        raise ImageReadError(f"cannot read {path}: not a picture, or damaged")
+        raise ImageReadError(f"cannot read {name}: not a picture, or damaged")
     try:
         return to_bgr8(image)
     except FrameError as error:
-        raise ImageReadError(f"cannot read {path}: {error}") from error
+        raise ImageReadError(f"cannot read {name}: {error}") from error
 
 
 def _is_truncated(data: bytes) -> bool:
     # OpenCV decodes what is left of a cut JPEG or PNG and fills the rest, without a word.
     if data.startswith(_JPEG_START):
-        return data.find(_JPEG_END, _jpeg_scan(data)) < 0
+        start = _jpeg_scan(data)
+        end = data.find(_JPEG_END, start)
+        # Another picture that begins in this one's pixels: a stream that lost its place.
+        return end < 0 or data.find(_JPEG_START, start, end) >= 0
     if data.startswith(_PNG_START):
         return not _png_ends(data)
     return False

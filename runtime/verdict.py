@@ -1,8 +1,7 @@
-"""What the camera loop says about a frame, and about a run."""
+"""What the line says about a frame."""
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -11,9 +10,6 @@ import numpy.typing as npt
 
 from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.contract import Threshold
-
-LATENCY_WINDOW = 10_000
-"""The percentiles are over so many latest frames: a line runs for weeks in fixed memory."""
 
 
 @dataclass(frozen=True)
@@ -105,52 +101,3 @@ def map_threshold(manifest: Threshold, threshold: float | None) -> float:
     if threshold is None or manifest.value <= 0:
         return manifest.map_value
     return manifest.map_value * threshold / manifest.value
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A run in figures.
-
-    Attributes:
-        frames: judged.
-        anomalous: of them at or above the threshold.
-        dropped: live frames that a newer one replaced before they could be judged.
-        skipped_unreadable: pictures left out.
-        fps: judged frames per second of the run, 0 without frames.
-        p50_ms: median of the per-frame latency (``StageTimes.total_ms`` with all outputs);
-            ``None`` without frames, like the two below.
-        p95_ms: its 95th percentile.
-        p99_ms: its 99th percentile.
-    """
-
-    frames: int
-    anomalous: int
-    dropped: int
-    skipped_unreadable: int
-    fps: float
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-
-
-class Tally:
-    """Counts a run frame by frame."""
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self.anomalous = 0
-        self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
-
-    def add(self, verdict: Verdict) -> None:
-        """Count one judged frame."""
-        self.frames += 1
-        self.anomalous += verdict.anomalous
-        self._latencies_ms.append(verdict.times.total_ms)
-
-    def summary(self, *, elapsed_s: float, dropped: int, skipped_unreadable: int) -> Summary:
-        """The figures so far, for a run of ``elapsed_s`` seconds."""
-        percentiles: list[float | None] = [None, None, None]
-        if self._latencies_ms:
-            percentiles = [float(p) for p in np.percentile(self._latencies_ms, (50, 95, 99))]
-        fps = self.frames / elapsed_s if elapsed_s > 0 else 0.0
-        return Summary(self.frames, self.anomalous, dropped, skipped_unreadable, fps, *percentiles)

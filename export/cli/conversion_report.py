@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
+from patchline.export.cli.shared_graphs import Chart
 from patchline.export.precision.converted import Converted
 from patchline.export.precision.evidence import foreign_pictures
 from patchline.export.precision.gate import FEW_PICTURES
@@ -13,16 +13,25 @@ from patchline.export.precision.sensitivity_report import save_chart, sensitivit
 from patchline.runtime.cli.command import stderr_console
 from patchline.runtime.contract import Conversion, Gate, Manifest
 
+SLOWER = 1.05
+"""A converted model that takes this multiple of FP32's time is slower; less is chance."""
 
-def show_sensitivity(chart: Path, rows: Sequence[LayerSensitivity]) -> None:
+
+def show_sensitivity(chart: Chart, rows: Sequence[LayerSensitivity]) -> None:
     """Print the table on stderr, where a JSON result stays alone on stdout, and draw the chart.
+
+    Args:
+        chart: where to, and whose the figures are.
+        rows: the figures.
 
     Raises:
         ConfigurationError: the chart's name ends in neither ``.svg`` nor ``.png``.
         WriteError: it cannot be written.
     """
-    stderr_console().print(sensitivity_table(rows))
-    save_chart(rows, chart)
+    console = stderr_console()
+    console.print(sensitivity_table(rows, chart.whose))
+    save_chart(rows, chart.path, chart.whose)
+    console.print(f"chart: {chart.path}", markup=False, soft_wrap=True)
 
 
 def conversion_rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -64,15 +73,15 @@ def conversion_warnings(converted: Converted) -> Iterator[str]:
         )
     if pairs.left_out:
         yield (
-            f"{pairs.left_out} pictures were not compared: without their own rows the bank has "
-            "fewer rows than neighbours"
+            f"{pairs.left_out} of {pairs.left_out + found.images} pictures not compared: without "
+            "their own rows the bank has fewer rows than neighbours"
         )
     foreign = foreign_pictures(pairs, converted.float32.normal_scores)
     if foreign is not None:
         yield foreign
     if found.is_forced:
         yield f"written by --force in spite of the gate: {'; '.join(found.problems)}"
-    if pairs.time_ratio > 1:
+    if pairs.time_ratio >= SLOWER:
         yield (
             f"{precision} is slower than FP32 here: {pairs.time_ratio:.2f} x its time (ONNX "
             "Runtime, CPU). It is for TensorRT on a GPU; run FP32 on this processor"
@@ -95,9 +104,10 @@ def _precision(manifest: Manifest, conversion: Conversion) -> str:
 def _gate(conversion: Conversion) -> str:
     found: Gate = conversion.gate
     changed = round(found.verdict_changes * (found.images + found.labelled_images))
+    verdicts = "1 verdict differs" if changed == 1 else f"{changed} verdicts differ"
     text = (
-        f"rank correlation {found.rank_correlation:.4f}, maps within {found.map_error:.1e} of the "
-        f"threshold, {changed} verdicts differ ({found.images} good pictures"
+        f"rank correlation {found.rank_correlation:.4f}, 95 % of map values within "
+        f"{found.map_error:.1e} of the threshold, {verdicts} ({found.images} good pictures"
     )
     more = f", {found.labelled_images} labelled" if found.labelled_images else ""
     return f"{text}{more})"

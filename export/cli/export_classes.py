@@ -12,7 +12,7 @@ from patchline.calibration.threshold import caveat
 from patchline.export.cli.conversion_report import conversion_warnings, show_sensitivity
 from patchline.export.cli.export_options import Output
 from patchline.export.cli.export_report import print_export
-from patchline.export.cli.shared_graphs import check_calibration_images, classes_beside
+from patchline.export.cli.shared_graphs import chart_of, check_conversions, classes_beside
 from patchline.export.config import make_settings
 from patchline.export.datasets import GoodPictures
 from patchline.export.describe import describe
@@ -60,7 +60,7 @@ def export_classes(jobs: Sequence[Job], output: Output) -> None:
     """
     for job in jobs:
         check_target(output.folder, job.pictures.class_name, job.settings)
-    check_calibration_images(jobs, output.folder)
+    check_conversions(jobs, output)
     for job in jobs:
         export_class(job, output, jobs)
 
@@ -112,7 +112,7 @@ def _converted(
     fitted: FittedModel, job: Job, output: Output, jobs: Sequence[Job], steps: Steps
 ) -> Converted | None:
     """The model at the precision asked for, where that is another than it was fitted in."""
-    settings, chart = job.settings, output.sensitivity
+    settings, chart = job.settings, chart_of(job, jobs, output)
     if settings.precision == "fp32":
         return None
     float32, is_external = describe(fitted, settings, None), settings.bank == "external"

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from patchline.export.cli.conversion_options import int8_options
 from patchline.export.cli.export_options import (
     CalibrationMethod,
     Device,
@@ -19,7 +20,7 @@ from patchline.export.cli.export_options import (
 )
 from patchline.runtime.camera.native_logs import silence_native_logs
 from patchline.runtime.cli.command import print_warning, run_command
-from patchline.runtime.errors import ConfigurationError, MissingExtraError
+from patchline.runtime.errors import MissingExtraError
 from patchline.runtime.files import check_writable
 
 _EXTRA = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy", "sklearn")
@@ -161,9 +162,12 @@ def export_model(
         calibration_images=calibration_images, calibration_method=calibration_method,
         float_layers=float_layers,
     )  # fmt: skip
-    if sensitivity is not None and fields.get("precision") != "int8":
-        raise ConfigurationError("--sensitivity tries layers in INT8: add --precision int8")
-    names, output = [*cls, *(more or [])], Output(out, as_json, force, sensitivity)
+    options = int8_options(
+        fields.get("precision", "fp32"), is_forced=force, float_layers=float_layers,
+        calibration_images=calibration_images, calibration_method=calibration_method,
+        sensitivity=sensitivity,
+    )  # fmt: skip
+    names, output = [*cls, *(more or [])], Output(out, as_json, force, sensitivity, options)
     if extend is not None:
         from patchline.export.cli.extend_class import check_extend, extend_class
 

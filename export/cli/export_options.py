@@ -56,12 +56,14 @@ class Output:
         as_json: whether stdout gets JSON instead of a table.
         is_forced: whether a converted model is written in spite of the gate.
         sensitivity: chart of what INT8 costs in each layer, where one was asked for.
+        int8_options: words of the INT8 options that were given on the command line.
     """
 
     folder: Path
     as_json: bool
     is_forced: bool
     sensitivity: Path | None
+    int8_options: tuple[str, ...] = ()
 
 
 def fields_of(config: Path | None, **options: Any) -> dict[str, Any]:

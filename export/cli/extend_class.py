@@ -8,6 +8,7 @@ from typing import Any
 
 from patchline.export.cli.export_classes import export_class
 from patchline.export.cli.export_options import Output
+from patchline.export.cli.shared_graphs import check_conversions
 from patchline.export.exporter import check_target
 from patchline.export.extend import (
     deployed_manifest,
@@ -73,7 +74,9 @@ def extend_class(
         print_warning(f"{known} pictures of {folder} are in the model already and are left out")
     check_writable(output.folder)
     check_target(output.folder, pictures.class_name, settings)
-    export_class(Job(pictures, settings), output, base=base)
+    job = Job(pictures, settings)
+    check_conversions([job], output)
+    export_class(job, output, [job], base=base)
     for warning in _replaced(deployed, base, fields):
         print_warning(warning)
 

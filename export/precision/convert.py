@@ -89,20 +89,20 @@ def convert(
 
 def _half(trial: Trial) -> Converted:
     """With the bank in half precision; and with it in float32, where the gate refuses that."""
-    notes: list[str] = []
-    for form in _half_forms(trial.fitted.detector, notes):
+    problems: list[str] = []
+    for form in _half_forms(trial.fitted.detector, problems):
         found = trial.judge(form, None)
         if not found.gate.problems or form.bank == "fp32":
             break
-        notes.append(_bank_note("; ".join(found.gate.problems)))
-    return replace(found, notes=tuple(notes))
+        problems += found.gate.problems
+    return found.with_float32_bank(problems) if problems else found
 
 
-def _half_forms(detector: Detector, notes: list[str]) -> Iterator[Form]:
+def _half_forms(detector: Detector, problems: list[str]) -> Iterator[Form]:
     try:
         yield Form(half_detector(detector, bank="fp16"), "fp16", "fp16")
     except ConfigurationError as error:  # rows too long for products in half precision
-        notes.append(_bank_note(str(error)))
+        problems.append(str(error))
     yield Form(half_detector(detector, bank="fp32"), "fp16", "fp32")
 
 
@@ -111,7 +111,3 @@ def _check(found: Converted, *, has_choice: bool) -> None:
     foreign = foreign_pictures(found.pairs, found.float32.normal_scores)
     name, precision = found.float32.class_name, found.form.precision
     check_gate(found.gate, precision, name, has_choice=has_choice, suspicion=foreign)
-
-
-def _bank_note(reason: str) -> str:
-    return f"the memory bank stays in float32, because in half precision {reason}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -27,9 +29,10 @@ class GivenGraph:
         """That it stays, and on what its ranges were found."""
         how = self.quantization
         whose = ", ".join(how.classes) or "the class that was first"  # an older one does not say
+        kept = f"; in float: {', '.join(how.float_layers)}" if how.float_layers else ""
         return (
             f"{self.path.name} is there already and stays as it is: its ranges were found on "
-            f"{how.images} pictures of {whose}"
+            f"{how.images} pictures of {whose} ({how.method}{kept})"
         )
 
 
@@ -67,15 +70,22 @@ class Converted:
         """The same; where it has problems, the manifest says that it was forced past them."""
         if not self.gate.problems:
             return self
-        gate, conversion = (
-            self.gate.model_copy(update={"is_forced": True}),
-            self.manifest.conversion,
-        )
+        gate = self.gate.model_copy(update={"is_forced": True})
+        return replace(self, gate=gate, manifest=self._manifest_with(gate=gate))
+
+    def with_float32_bank(self, problems: Sequence[str]) -> Converted:
+        """The same, saying what was wrong with the memory bank in half precision."""
+        note = f"the memory bank stays in float32; in half precision: {'; '.join(problems)}"
+        manifest = self._manifest_with(half_bank_problems=tuple(problems))
+        return replace(self, manifest=manifest, notes=(*self.notes, note))
+
+    def _manifest_with(self, **changes: Any) -> Manifest:
+        """The manifest with changes in the record of the conversion."""
+        conversion = self.manifest.conversion
         if conversion is None:
             raise ValueError("a converted model has a conversion")
-        conversion = conversion.model_copy(update={"gate": gate})
-        manifest = self.manifest.model_copy(update={"conversion": conversion})
-        return replace(self, gate=gate, manifest=manifest)
+        changed = conversion.model_copy(update=changes)
+        return self.manifest.model_copy(update={"conversion": changed})
 
 
 def open_graph(graph: onnx.ModelProto, form: Form, manifest: Manifest, path: Path) -> MaskedModel:

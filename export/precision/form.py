@@ -45,6 +45,7 @@ class Form:
             sha256=self.ranges.sha256,
             float_layers=self.float_layers,
             classes=self.classes,
+            percentile=self.ranges.percentile,
         )
 
     def embedded(self) -> onnx.ModelProto:

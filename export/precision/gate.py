@@ -6,7 +6,7 @@ with which ranges, and where a class is refused, stands in docs/precision.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from scipy import stats
 
 from patchline.export.evaluation.result import Evaluation
 from patchline.export.precision.compare import Pairs
-from patchline.runtime.contract import Gate, Precision, Threshold
+from patchline.runtime.contract import Gate, GateLimits, Precision, Threshold
 from patchline.runtime.errors import GateError
 
 FEW_PICTURES = 10
@@ -97,6 +97,9 @@ def gate(
         labelled_images=0 if labelled is None else len(labelled.before.pictures),
         image_auroc_change=_change(labelled, "image_auroc"),
         pixel_auroc_change=_change(labelled, "pixel_auroc"),
+        limits=GateLimits(**asdict(limits)),
+        left_out=pairs.left_out,
+        time_ratio=round(pairs.time_ratio, 3),
     )
     return found.model_copy(update={"problems": tuple(_problems(found, changes, labelled, limits))})
 
@@ -174,13 +177,14 @@ def _problems(found: Gate, changes: int, labelled: Labelled | None, limits: Limi
         )
     if not found.map_error <= limits.map_error:
         problems.append(
-            f"the anomaly maps differ by {found.map_error:.3g} of the threshold, at most "
-            f"{limits.map_error:g} is accepted"
+            f"the anomaly maps differ by {found.map_error:.3g} of the threshold or more in 5 % of "
+            f"their values, at most {limits.map_error:g} is accepted"
         )
-    if changes > max(1, limits.verdict_changes * pictures):
+    most = max(1, int(limits.verdict_changes * pictures))
+    if changes > most:
         problems.append(
-            f"{changes} of {pictures} verdicts differ, at most "
-            f"{max(1, int(limits.verdict_changes * pictures))} are accepted"
+            f"{changes} of {pictures} verdicts differ, at most {most} "
+            f"{'is' if most == 1 else 'are'} accepted"
         )
     return problems + _auroc_problems(found, labelled, limits)
 

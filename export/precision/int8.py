@@ -42,13 +42,18 @@ def resolve_layers(model: onnx.ModelProto, names: Sequence[str]) -> tuple[str, .
     words = {FIRST: convolutions[0], LAST: convolutions[-1]}
     wanted = {words.get(name, name) for name in names}
     for name in sorted(wanted.difference(valid)):
-        close = difflib.get_close_matches(name, valid, 1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise ConfigurationError(
-            f"there is no layer {name!r} to keep in float.{hint} There are: {FIRST}, {LAST}, "
-            f"{', '.join(valid)}"
-        )
+        raise ConfigurationError(unknown_layer(name, valid))
     return tuple(name for name in valid if name in wanted)
+
+
+def unknown_layer(name: str, valid: Sequence[str], listed: Sequence[str] = ()) -> str:
+    """A sentence that refuses a name, with the names there are (or those ``listed``)."""
+    close = difflib.get_close_matches(name, valid, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return (
+        f"there is no layer {name!r} to keep in float.{hint} There are: {FIRST}, {LAST}, "
+        f"{', '.join(listed or valid)}"
+    )
 
 
 def quantize_backbone(

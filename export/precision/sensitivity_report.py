@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from patchline.export.precision.sensitivity import LIMIT_DB, LayerSensitivity
 from patchline.runtime.errors import ConfigurationError, MissingExtraError
@@ -19,9 +21,14 @@ _KEPT, _FAILED, _SOFT = "#3b6ea5", "#c4502e", "#666666"
 _ROW_IN, _WIDTH_IN, _FRAME_IN = 0.24, 7.5, 1.1
 
 
-def sensitivity_table(rows: Sequence[LayerSensitivity]) -> Table:
-    """A row per layer, in the order given; what fails is said in words, not only in colour."""
-    table = Table(title=_title())
+def sensitivity_table(rows: Sequence[LayerSensitivity], whose: str = "") -> Table:
+    """A row per layer, in the order given; what fails is said in words, not only in colour.
+
+    Args:
+        rows: of the table.
+        whose: named in the title, such as the class.
+    """
+    table = Table(title=Text(_title(whose)))
     for heading in ("layer", "operator"):
         table.add_column(heading, no_wrap=True)
     for heading in ("embeddings, dB", "image score"):
@@ -39,37 +46,47 @@ def sensitivity_table(rows: Sequence[LayerSensitivity]) -> Table:
     return table
 
 
-def save_chart(rows: Sequence[LayerSensitivity], path: Path) -> None:
-    """Draw a bar per layer, in the order given from the top, and write it.
-
-    Args:
-        rows: at least one.
-        path: ends in ``.svg`` or ``.png``.
+def check_chart(path: Path) -> None:
+    """Refuse a chart that could not be drawn.
 
     Raises:
-        ConfigurationError: there is no row, or another ending.
+        ConfigurationError: its name ends in neither ``.svg`` nor ``.png``.
         MissingExtraError: matplotlib is not installed.
-        WriteError: ``path`` cannot be written.
     """
     if path.suffix.lower() not in CHART_SUFFIXES:
         raise ConfigurationError(
             f"the sensitivity chart {path} ends in {path.suffix!r}, expected one of "
             f"{', '.join(CHART_SUFFIXES)}"
         )
-    if not rows:
-        raise ConfigurationError("there is no layer to draw: every one was left in float")
-    write_atomically(path, _draw(rows, path.suffix.lower()[1:]))
-
-
-def _draw(rows: Sequence[LayerSensitivity], file_format: str) -> bytes:
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
+    if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtraError(
             "the sensitivity chart needs matplotlib. Install it with: "
             'pip install "patchline[evaluation]"'
-        ) from error
+        )
+
+
+def save_chart(rows: Sequence[LayerSensitivity], path: Path, whose: str = "") -> None:
+    """Draw a bar per layer, in the order given from the top, and write it.
+
+    Args:
+        rows: at least one.
+        path: ends in ``.svg`` or ``.png``.
+        whose: named in the title, such as the class.
+
+    Raises:
+        ConfigurationError: there is no row, or another ending.
+        MissingExtraError: matplotlib is not installed.
+        WriteError: ``path`` cannot be written.
+    """
+    check_chart(path)
+    if not rows:
+        raise ConfigurationError("there is no layer to draw: every one was left in float")
+    write_atomically(path, _draw(rows, path.suffix.lower()[1:], _title(whose)))
+
+
+def _draw(rows: Sequence[LayerSensitivity], file_format: str, title: str) -> bytes:
+    import matplotlib
+    from matplotlib.figure import Figure
 
     finite = [row.snr_db for row in rows if math.isfinite(row.snr_db)]
     longest = max([*finite, LIMIT_DB])
@@ -88,7 +105,7 @@ def _draw(rows: Sequence[LayerSensitivity], file_format: str) -> bytes:
         axes.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
         axes.set_xlim(min([0.0, *finite]), 1.1 * longest)
         axes.axvline(LIMIT_DB, color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_title(_title(), fontsize=10)
+        axes.set_title(title, fontsize=10, parse_math=False)
         axes.set_xlabel("signal to noise of the patch embeddings, dB (longer is better)")
         axes.spines[["top", "right"]].set_visible(False)
         buffer = io.BytesIO()
@@ -98,8 +115,8 @@ def _draw(rows: Sequence[LayerSensitivity], file_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def _title() -> str:
-    return f"INT8, one layer at a time (limit {LIMIT_DB:g} dB)"
+def _title(whose: str) -> str:
+    return f"{f'{whose}: ' if whose else ''}INT8, one layer at a time (limit {LIMIT_DB:g} dB)"
 
 
 def _decibels(value: float) -> str:

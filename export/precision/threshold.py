@@ -77,10 +77,11 @@ def carrying_line(before: _Values, after: _Values) -> Line:
 
 
 def carry_over(normal: NormalScores, scores: Line, map_maxima: Line) -> NormalScores:
-    """The normal scores on the converted model's scale; where they came from stays."""
-    return normal_scores(
+    """The normal scores on the converted model's scale; where they came from stays, and is said."""
+    carried = normal_scores(
         scores(np.array(normal.scores)), map_maxima(np.array(normal.map_maxima)), normal.source
     )
+    return carried.model_copy(update={"carried_over": True})
 
 
 def with_threshold(manifest: Manifest, pairs: Pairs, false_alarm_rate: float) -> Manifest:

@@ -1,4 +1,4 @@
-"""Frames through OpenCV's ``VideoCapture``: video files, USB cameras, network streams."""
+"""Frames through OpenCV's ``VideoCapture``: what its kinds share, and video files."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy.typing as npt
 
-from patchline.runtime.camera.redact import redact
 from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
 from patchline.runtime.errors import SourceError, SourceOpenError
 
 OPEN_TIMEOUT_MS = 10_000
 READ_TIMEOUT_MS = 10_000
-"""How long a network stream may stay silent before it counts as lost."""
+"""How long a camera may stay silent before it counts as lost."""
 
 _GIF_END = b";"
 
 
-class _CaptureSource:
-    """What the three kinds share: an opened capture, read to its end."""
+class CaptureSource:
+    """What all kinds share: an opened capture, read to its end.
 
-    skipped_unreadable = 0
+    Attributes:
+        name: what the user called it, without credentials.
+        skipped_unreadable: pictures that came damaged and were passed over.
+    """
+
     is_live = True
     path: Path | None = None
 
     def __init__(self, capture: cv2.VideoCapture, name: str, clock: Clock) -> None:
         self.name = name
+        self.skipped_unreadable = 0
         self._capture = capture
         self._clock = clock
         self._count = 0
@@ -49,7 +56,11 @@ class _CaptureSource:
                 self._check_end()
                 return
             self._count += 1
-            yield frame
+            image = self._decode(frame.image)
+            if image is None:
+                self.skipped_unreadable += 1
+            else:
+                yield frame if image is frame.image else replace(frame, image=image)
 
     def close(self) -> None:
         """Release the capture."""
@@ -66,11 +77,16 @@ class _CaptureSource:
         read_ms = 1000.0 * (self._clock.monotonic() - start)
         return CapturedFrame(image, self._count, self._clock.now(), read_ms)
 
+    def _decode(self, image: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+        """The picture in what was read; ``None`` where it is damaged."""
+        return image
+
     def _check_end(self) -> None:
+        """Raise if frames should have gone on."""
         raise NotImplementedError
 
 
-class VideoSource(_CaptureSource):
+class VideoSource(CaptureSource):
     """A video file; every frame of it.
 
     Raises:
@@ -81,7 +97,7 @@ class VideoSource(_CaptureSource):
 
     def __init__(self, path: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
         # An absolute path: FFmpeg takes what stands before a colon for a protocol.
-        capture = _open(str(path.resolve()), _file_backend())
+        capture = open_capture(str(path.resolve()), _file_backend())
         if capture is None:
             raise SourceOpenError(
                 f"{path} does not open as a video: it is damaged, cut short, or of a format this "
@@ -114,65 +130,10 @@ class VideoSource(_CaptureSource):
         return False
 
 
-class UsbSource(_CaptureSource):
-    """A camera that the operating system knows by an index.
-
-    Raises:
-        SourceOpenError: there is no such camera, or another program uses it.
-    """
-
-    def __init__(self, index: int, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        capture = _open(index, cv2.CAP_ANY)
-        if capture is None:
-            raise SourceOpenError(
-                f"camera {index} does not open: {_cameras_found()}. Check the cable, the number, "
-                "your permission to use it, and that no other program holds it"
-            )
-        super().__init__(capture, str(index), clock)
-
-    def _check_end(self) -> None:
-        raise SourceError(
-            f"camera {self.name} stopped giving frames after {self._count}: it was unplugged or "
-            "its driver gave up. Check it and start again"
-        )
-
-
-class StreamSource(_CaptureSource):
-    """A network camera: ``rtsp://``, ``rtsps://``, ``http://`` or ``https://``.
-
-    Raises:
-        SourceOpenError: nothing answers in time, or what answers is no video.
-    """
-
-    def __init__(
-        self,
-        uri: str,
-        *,
-        open_timeout_ms: int = OPEN_TIMEOUT_MS,
-        read_timeout_ms: int = READ_TIMEOUT_MS,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        self._read_timeout_ms = read_timeout_ms
-        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_timeout_ms]
-        timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_timeout_ms]
-        capture = _open(uri, cv2.CAP_FFMPEG, timeouts)
-        if capture is None:
-            raise SourceOpenError(
-                f"{redact(uri)} does not open: no video came within {open_timeout_ms / 1000:g} s. "
-                "Check the address, the user name and password, and that the camera is on"
-            )
-        super().__init__(capture, redact(uri), clock)
-
-    def _check_end(self) -> None:
-        raise SourceError(
-            f"{self.name} ended after {self._count} frames: the camera closed the stream, or gave "
-            f"nothing for {self._read_timeout_ms / 1000:g} s. Check it and start again"
-        )
-
-
-def _open(
+def open_capture(
     address: str | int, backend: int, parameters: Sequence[int] = ()
 ) -> cv2.VideoCapture | None:
+    """An opened capture, or ``None``: OpenCV tells no reason."""
     try:
         capture = cv2.VideoCapture(address, backend, list(parameters))
     except cv2.error:
@@ -180,12 +141,12 @@ def _open(
     return capture if capture.isOpened() else None
 
 
+def found_opencv() -> str:
+    """Which OpenCV this is, for messages."""
+    return f"OpenCV {cv2.__version__} in {Path(cv2.__file__).parent}"
+
+
 def _file_backend() -> int:
     # JetPack's OpenCV may read files through GStreamer only.
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
     return cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY
-
-
-def _cameras_found() -> str:
-    found = sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
-    return f"this machine has {', '.join(found)}" if found else "this machine shows no camera"

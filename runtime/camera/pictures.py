@@ -1,4 +1,4 @@
-"""Frames from picture files: one file, or a folder with all below it."""
+"""Frames from picture files: one file, a folder with all below it, or what a pattern names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from patchline.runtime.camera.source import CapturedFrame
+from patchline.runtime.camera.wildcards import has_wildcards, matching_files
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
 from patchline.runtime.errors import ImageReadError, SourceError, SourceOpenError
 from patchline.runtime.image_file import IMAGE_SUFFIXES, is_image, read_image
@@ -23,13 +24,14 @@ class PictureSource:
     """Pictures in natural order (``2.png`` before ``10.png``).
 
     Args:
-        path: a picture file, or a folder that is searched with all its sub-folders.
+        path: a picture file, a folder that is searched with all its sub-folders, or a pattern
+            such as ``parts/**/*.png``; what exists is taken as it is.
         on_unreadable: skip pictures that cannot be read and tell this function of each; without
             it the first of them ends the source.
         clock: for the time stamps.
 
     Raises:
-        SourceOpenError: the folder holds no picture, or cannot be listed.
+        SourceOpenError: there is no picture, or a folder cannot be listed.
     """
 
     is_live = False
@@ -42,13 +44,17 @@ class PictureSource:
         on_unreadable: OnUnreadable | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.path = path
         self.name = str(path)
         self.skipped_unreadable = 0
         self._on_unreadable = on_unreadable
         self._clock = clock
-        self._root = path if path.is_dir() else path.parent
-        self._files = list_pictures(path) if path.is_dir() else [path]
+        self.path, self._files = path, [path]
+        self._root = path.parent
+        if path.is_dir():
+            self._root, self._files = path, list_pictures(path)
+        elif not path.is_file() and has_wildcards(str(path)):
+            self.path, self._files = list_matching_pictures(str(path))
+            self._root = self.path
 
     def frames(self, stop: threading.Event) -> Iterator[CapturedFrame]:
         """Give every picture; see :meth:`FrameSource.frames`."""
@@ -102,6 +108,22 @@ def list_pictures(folder: Path) -> list[Path]:
             f"{', '.join(sorted(IMAGE_SUFFIXES))} in it or its sub-folders"
         )
     return sorted(files, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def list_matching_pictures(pattern: str) -> tuple[Path, list[Path]]:
+    """The folder before the first wildcard, and the picture files of a pattern in natural order.
+
+    Raises:
+        SourceOpenError: it names no picture, or a folder cannot be listed.
+    """
+    root, found = matching_files(pattern)
+    files = [path for path in found if is_image(path)]
+    if not files:
+        raise SourceOpenError(
+            f"{pattern} names {len(found)} files and no picture among them: expected files ending "
+            f"in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return root, sorted(files, key=lambda path: natural_key(path.relative_to(root).as_posix()))
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from patchline.runtime.camera.source import CapturedFrame, FrameSource
-
-READ_AHEAD = 3
-"""Frames that a file source is ahead of its consumer, at most."""
+from patchline.runtime.camera.supervised import READ_AHEAD
 
 _POLL_S = 0.05  # a stop asked for in a signal handler may not take locks, so it is looked at
 _JOIN_S = 2.0

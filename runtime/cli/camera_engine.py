@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,32 @@ if TYPE_CHECKING:
     from patchline.runtime.errors import DeviceLostError
 
 
-def open_camera_engine(
-    path: Path,
-    bank: Path | None,
-    *,
-    provider: Provider,
-    threads: int | None,
-    device: int | None,
-    flavour: FlavourName | None,
-    no_build: bool,
-    no_cuda_graph: bool,
-) -> Engine:
+@dataclass(frozen=True)
+class EngineOptions:
+    """What ``run-camera`` was asked to judge with.
+
+    Attributes:
+        path: the model, or its plan.
+        bank: a product's memory bank, for a model without one.
+        provider: where ONNX Runtime computes.
+        threads: CPU threads per inference.
+        device: index of the GPU that runs a plan.
+        flavour: which TensorRT.
+        no_build: whether a plan that does not fit is an error.
+        no_cuda_graph: whether kernels are launched one by one.
+    """
+
+    path: Path
+    bank: Path | None = None
+    provider: Provider = Provider.AUTO
+    threads: int | None = None
+    device: int | None = None
+    flavour: FlavourName | None = None
+    no_build: bool = False
+    no_cuda_graph: bool = False
+
+
+def open_camera_engine(asked: EngineOptions) -> Engine:
     """Open what ``--engine`` names, as the other options say.
 
     Raises:
@@ -38,22 +54,24 @@ def open_camera_engine(
     from patchline.runtime.progress import ConsoleSteps
 
     plans = {
-        "--device": device,
-        "--flavour": flavour,
-        "--no-build": no_build or None,
-        "--no-cuda-graph": no_cuda_graph or None,
+        "--device": asked.device,
+        "--flavour": asked.flavour,
+        "--no-build": asked.no_build or None,
+        "--no-cuda-graph": asked.no_cuda_graph or None,
     }
-    onnx = {"--provider": None if provider is Provider.AUTO else provider, "--threads": threads}
+    is_auto = asked.provider is Provider.AUTO
+    onnx = {"--provider": None if is_auto else asked.provider, "--threads": asked.threads}
+    path, bank = asked.path, asked.bank
     is_plan = path.suffix.lower() == ".trt"
     _check_unused(path, onnx if is_plan else plans, ".onnx" if is_plan else ".trt")
     options = TensorRTOptions(
-        device=device or 0,
-        flavour=flavour.value if flavour else None,
-        build=not no_build,
-        cuda_graph=not no_cuda_graph,
+        device=asked.device or 0,
+        flavour=asked.flavour.value if asked.flavour else None,
+        build=not asked.no_build,
+        cuda_graph=not asked.no_cuda_graph,
     )
     if not is_plan:
-        return open_engine(path, provider=provider.value, threads=threads, bank=bank)
+        return open_engine(path, provider=asked.provider.value, threads=asked.threads, bank=bank)
     steps = ConsoleSteps(stderr_console())
     # Read once: a recovery must not take another product's file that lies there by then.
     first = None if bank is None else load_bank(bank)

@@ -1,66 +1,110 @@
-"""What ``run-camera`` tells a person: the head before the run, the figures after it."""
+"""What ``run-camera`` tells a person: the head, what happens to cameras, the figures at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchline.runtime.cli.command import stderr_console
+from patchline.runtime.camera.states import StateChange, StreamState
+from patchline.runtime.cli.command import print_warning, stderr_console
 
 if TYPE_CHECKING:
-    from patchline.runtime.camera.source import FrameSource
     from patchline.runtime.contract import Manifest
     from patchline.runtime.engine import Engine
-    from patchline.runtime.verdict import Summary
+    from patchline.runtime.line.camera import Camera
+    from patchline.runtime.line.fan_out import FanOut
+
+_LOST = (StreamState.STALLED, StreamState.RECONNECTING)
 
 
-def print_head(engine: Engine, source: FrameSource, threshold: float | None) -> None:
-    """Say on stderr what judges what, by which threshold; ``threshold`` is the user's own."""
+class Announcer:
+    """Tells people and outputs of the cameras' states; from any thread.
+
+    Attributes:
+        outputs: told of each change, once there are any.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: FanOut | None = None
+        self._before: dict[str, StreamState] = {}
+
+    def announce(self, change: StateChange) -> None:
+        """Print what a person should know, and pass it on."""
+        before = self._before.get(change.camera)
+        self._before[change.camera] = change.state
+        if change.state in _LOST and change.detail:
+            print_warning(f"{change.camera}: {change.detail}")
+        elif change.state is StreamState.RUNNING and before in _LOST:
+            line = f"{change.camera}: frames come again"
+            stderr_console().print(line, markup=False, soft_wrap=True)
+        elif change.state is StreamState.FAILED:
+            print_warning(f"{change.camera} gives no more frames: {change.detail}")
+        elif change.state is StreamState.RUNNING and change.detail:
+            print_warning(f"{change.camera}: {change.detail}")
+        if self.outputs is not None:
+            self.outputs.notify(change)
+
+
+def print_head(engine: Engine, cameras: Sequence[Camera]) -> None:
+    """Say on stderr what judges what, by which threshold."""
     manifest = engine.manifest
-    pace = "live, newest frame" if source.is_live else "every frame"
-    lines = (
+    lines = [
         f"model      {manifest.class_name}: {manifest.method}, {manifest.score}, "
         f"{manifest.precision}, {manifest.model_size.height} x {manifest.model_size.width} px",
         f"engine     {engine.description}",
-        f"source     {source.name} ({pace})",
-        f"threshold  {_threshold(manifest, threshold)}",
-    )
+    ]
+    for camera in cameras:
+        pace = "live, newest frame" if camera.is_live else "every frame"
+        name = f"{camera.name}: " if len(cameras) > 1 else ""
+        lines += [
+            f"source     {name}{camera.source} ({pace})",
+            f"threshold  {name}{_threshold(manifest, camera)}",
+        ]
     for line in lines:
         stderr_console().print(line, markup=False, soft_wrap=True)
 
 
-def print_bank(path: Path, manifest: Manifest, threshold: float | None) -> None:
+def print_bank(path: Path | None, manifest: Manifest, cameras: Sequence[Camera]) -> None:
     """Say on stderr that another memory bank judges from here on."""
-    line = f"bank       {path}: {manifest.class_name}, threshold {_threshold(manifest, threshold)}"
+    found = dict.fromkeys(_threshold(manifest, camera) for camera in cameras)
+    line = f"bank       {path}: {manifest.class_name}, threshold {'; '.join(found)}"
     stderr_console().print(line, markup=False, soft_wrap=True)
 
 
-def print_summary(summary: Summary) -> None:
+def print_summary(cameras: Sequence[Camera], outputs: FanOut, elapsed_s: float) -> None:
     """Print the figures of a run on stderr."""
     from rich.table import Table
 
-    table = Table(show_header=False, title="Summary", title_justify="left")
+    table = Table(title="Summary", title_justify="left", show_header=len(cameras) > 1)
     table.add_column()
-    table.add_column(justify="right")
-    for name, value in _rows(summary):
-        table.add_row(name, value)
+    for camera in cameras:
+        table.add_column(camera.name, justify="right")
+    columns = [dict(_rows(camera, elapsed_s)) for camera in cameras]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
+    for output in outputs.queued:
+        lost = output.dropped_frames + output.dropped_notices
+        if lost:
+            table.caption = f"{table.caption or ''}\n{output.name}: {lost} records dropped".strip()
     stderr_console().print(table)
 
 
-def _threshold(manifest: Manifest, given: float | None) -> str:
-    own = manifest.threshold
+def _threshold(manifest: Manifest, camera: Camera) -> str:
+    own, given = manifest.threshold, camera.rules.threshold
     if given is None:
         return f"{own.value:.6g} ({own.rule})"
-    return f"{given:.6g} (--threshold; the manifest says {own.value:.6g})"
+    return f"{given:.6g} (configured or set by hand; the manifest says {own.value:.6g})"
 
 
-def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "frames", str(summary.frames)
-    yield "anomalous", str(summary.anomalous)
-    yield "dropped", str(summary.dropped)
-    yield "skipped unreadable", str(summary.skipped_unreadable)
-    yield "FPS", f"{summary.fps:.1f}"
-    latencies = {"p50": summary.p50_ms, "p95": summary.p95_ms, "p99": summary.p99_ms}
-    for name, value in latencies.items():
+def _rows(camera: Camera, elapsed_s: float) -> Iterator[tuple[str, str]]:
+    figures, reader = camera.figures, camera.reader
+    yield "frames", str(figures.frames)
+    yield "anomalous", str(figures.anomalous)
+    yield "dropped", str(reader.dropped)
+    yield "skipped unreadable", str(reader.skipped_unreadable)
+    yield "reopened", str(reader.reopenings)
+    yield "FPS", f"{figures.frames / elapsed_s if elapsed_s > 0 else 0.0:.1f}"
+    found = figures.percentiles()
+    for name, value in (("p50", found.p50_ms), ("p95", found.p95_ms), ("p99", found.p99_ms)):
         yield f"latency {name}", "-" if value is None else f"{value:.1f} ms"

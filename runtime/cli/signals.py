@@ -1,4 +1,4 @@
-"""What signals do to ``run-camera``: an end after the frame in hand, and another bank."""
+"""What signals do to ``run-camera``: an end after the frames in hand, other banks and rules."""
 
 from __future__ import annotations
 
@@ -36,3 +36,27 @@ def call_on_hangup(action: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+class Hangup:
+    """Remembers SIGHUP until the line looks for it, between two frames."""
+
+    def __init__(self) -> None:
+        self._is_asked = False
+        self._actions: list[Callable[[], None]] = []
+
+    def request(self) -> None:
+        """Ask for it; a signal handler may, so that this takes no lock."""
+        self._is_asked = True
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Do this too, when it was asked for."""
+        self._actions.append(action)
+
+    def apply(self) -> None:
+        """Do it all if it was asked for since the last call."""
+        if not self._is_asked:
+            return
+        self._is_asked = False  # before anything is read: who asks now has written it after that
+        for action in self._actions:
+            action()

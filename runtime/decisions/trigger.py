@@ -53,3 +53,7 @@ class Trigger:
                 "frames"
             )
         return cls(int(found[1]), int(found[2]))
+
+
+EVERY_FRAME = Trigger(1, 1)
+"""Each anomalous frame is an event, or goes on with one."""

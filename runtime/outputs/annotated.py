@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 
-from patchline.runtime.camera.source import FrameSource
 from patchline.runtime.decisions.event import Notice
 from patchline.runtime.errors import ConfigurationError, WriteError
 from patchline.runtime.files import check_writable, write_errors
@@ -23,7 +25,42 @@ from patchline.runtime.verdict import JudgedFrame, Verdict
 _JPEG_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
 
-def open_annotated_output(path: Path, source: FrameSource) -> Output:
+class Material(Protocol):
+    """What is to be known of a source; every ``FrameSource`` tells it."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come at their own pace."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second as far as the source knows; asked at the first frame."""
+
+    @property
+    def path(self) -> Path | None:
+        """The local file or folder behind it."""
+
+
+def open_annotated_outputs(path: Path, cameras: Mapping[str, Material]) -> Output:
+    """The annotated output of a line: for several cameras one each, under their names.
+
+    ``annotated.mp4`` becomes ``annotated-left.mp4`` and ``annotated-right.mp4``, and the folder
+    ``annotated`` gets the sub-folders ``left`` and ``right``.
+
+    Args:
+        path: as below.
+        cameras: by name.
+
+    Raises:
+        ConfigurationError: as below.
+        WriteError: as below.
+    """
+    if len(cameras) == 1:
+        return open_annotated_output(path, next(iter(cameras.values())))
+    return AnnotatedCameras(path, cameras)
+
+
+def open_annotated_output(path: Path, source: Material) -> Output:
     """Open the annotated output that a path names, and make sure that it can be written.
 
     Args:
@@ -34,10 +71,9 @@ def open_annotated_output(path: Path, source: FrameSource) -> Output:
         ConfigurationError: another kind of file, or a path in or over the source.
         WriteError: nothing can be written there, or this OpenCV has no encoder for it.
     """
-    _check_apart(path, source)
+    check_apart(path, source, "--output")
     if path.suffix.lower() in VIDEO_CODECS and not path.is_dir():
-        fps = source.fps or (LIVE_FPS if source.is_live else PICTURES_FPS)
-        return AnnotatedVideo(path, fps)
+        return AnnotatedVideo(path, lambda: _fps(source))
     if path.suffix and not path.is_dir():
         raise ConfigurationError(
             f"--output {path}: expected a video ending in {', '.join(VIDEO_CODECS)}, or a folder"
@@ -55,7 +91,9 @@ class AnnotatedPictures:
         WriteError: the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path, source: FrameSource) -> None:
+    is_reentrant = True  # each picture is a file of its own
+
+    def __init__(self, folder: Path, source: Material) -> None:
         self.name = str(folder)
         self._folder = folder
         self._source_path = None if source.path is None else source.path.resolve()
@@ -94,6 +132,55 @@ class AnnotatedPictures:
         return target
 
 
+class AnnotatedCameras:
+    """One annotated output per camera; what can be refused is refused before the line starts.
+
+    Args:
+        path: of the whole.
+        cameras: by name.
+
+    Raises:
+        ConfigurationError: as :func:`open_annotated_output`, for any of the cameras.
+        WriteError: likewise.
+    """
+
+    def __init__(self, path: Path, cameras: Mapping[str, Material]) -> None:
+        self.name = str(path)
+        self._path = path
+        self._outputs: dict[str, Output] = {}
+        for camera, own_source in cameras.items():
+            for source in cameras.values():
+                check_apart(path, source, "--output")
+                check_apart(self._target(camera), source, "--output")
+            self._outputs[camera] = open_annotated_output(self._target(camera), own_source)
+
+    def write(self, judged: JudgedFrame) -> None:
+        """Write a frame to the output of its camera.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        self._outputs[judged.verdict.camera].write(judged)
+
+    def notify(self, notice: Notice) -> None:
+        """Not used: it shows frames."""
+
+    def close(self) -> None:
+        """Finish all of them.
+
+        Raises:
+            WriteError: of one of them.
+        """
+        with contextlib.ExitStack() as stack:
+            for output in self._outputs.values():
+                stack.callback(output.close)
+
+    def _target(self, camera: str) -> Path:
+        if self._path.suffix and not self._path.is_dir():
+            return self._path.with_name(f"{self._path.stem}-{camera}{self._path.suffix}")
+        return self._path / camera
+
+
 def _is_picture_of(source: Path, verdict: Verdict, target: Path) -> bool:
     """Whether a target lies in the source, or is where a link of the source leads."""
     origin = source / verdict.file if verdict.file and source.is_dir() else source
@@ -112,7 +199,21 @@ def _encode(picture: cv2.typing.MatLike, target: Path) -> bytes:
     return content.tobytes()
 
 
-def _check_apart(path: Path, source: FrameSource) -> None:
+def _fps(source: Material) -> float:
+    return source.fps or (LIVE_FPS if source.is_live else PICTURES_FPS)
+
+
+def check_apart(path: Path, source: Material, option: str) -> None:
+    """Make sure that nothing is written over what is read, or read again in the next run.
+
+    Args:
+        path: what is to be written.
+        source: what is read.
+        option: that named ``path``, for the message.
+
+    Raises:
+        ConfigurationError: one lies in the other, or they are the same.
+    """
     if source.path is None:
         return
     target, origin = path.resolve(), source.path.resolve()
@@ -120,7 +221,7 @@ def _check_apart(path: Path, source: FrameSource) -> None:
     is_inside, is_above = target.is_relative_to(origin), origin.is_relative_to(target)
     if is_inside or is_above or _is_same_file(target, origin):
         raise ConfigurationError(
-            f"--output {path} lies in the source {source.path} or above it: pictures there would "
+            f"{option} {path} lies in the source {source.path} or above it: pictures there would "
             "be replaced, or judged in the next run. Choose a folder of its own"
         )
 

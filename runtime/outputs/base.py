@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from patchline.runtime.decisions.event import Notice
+from patchline.runtime.errors import WriteError
 from patchline.runtime.verdict import JudgedFrame
+
+logger = logging.getLogger(__name__)
 
 
 class Output(Protocol):
     """Takes judged frames and notices in order, from one thread.
 
     The frame that an event tells of is written before the event is told.
+
+    Two class attributes may be added, both ``False`` where they are missing:
+
+    - ``ignores_frames``: ``write`` does nothing, so that frames need not wait in its queue;
+    - ``is_reentrant``: a second thread may call it while a first is stuck in a call.
     """
 
     @property
@@ -44,3 +54,30 @@ class Output(Protocol):
 
 class OutputClosedError(Exception):
     """The reader of an output went away (``run-camera … | head -1``): no failure, an end."""
+
+
+class OutputEndedError(WriteError):
+    """An output that cannot go on after this failure (a video file): it is not tried again."""
+
+
+Tell = Callable[[str, str], None]
+"""Told of an output's failures and recoveries: its name, and a sentence without credentials."""
+
+
+def surely(tell: Tell) -> Tell:
+    """The same, that never raises: a broken stderr must not end the thread of an output."""
+
+    def told(name: str, sentence: str) -> None:
+        try:
+            tell(name, sentence)
+        except Exception:
+            logger.exception("%s: %s (and telling that failed)", name, sentence)
+
+    return told
+
+
+def sentence_of(error: Exception) -> str:
+    """What is told of an exception, without a full stop; its type, if it is none of ours."""
+    if isinstance(error, WriteError):
+        return str(error).rstrip(".")
+    return f"failed with {type(error).__name__}: {error}".rstrip(".")

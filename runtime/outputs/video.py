@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 from patchline.runtime.decisions.event import Notice
 from patchline.runtime.errors import WriteError
 from patchline.runtime.files import write_errors
+from patchline.runtime.outputs.base import OutputEndedError
 from patchline.runtime.outputs.overlay import annotate
 from patchline.runtime.preprocess import Frame
 from patchline.runtime.verdict import JudgedFrame
@@ -35,13 +37,13 @@ class AnnotatedVideo:
 
     Args:
         path: ending in one of :data:`VIDEO_CODECS`; an older file there is replaced.
-        fps: frames per second.
+        fps: frames per second; a function is asked at the first frame, when the source is open.
 
     Raises:
         WriteError: nothing can be written there, or this OpenCV has no encoder for it.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float | Callable[[], float]) -> None:
         self.name = str(path)
         self._path = path
         self._fps = fps
@@ -56,16 +58,24 @@ class AnnotatedVideo:
         """Add one frame; it is scaled into the first frame's size, with black bars.
 
         Raises:
-            WriteError: the file cannot be opened, or the disk is full.
+            OutputEndedError: the file cannot be opened, or the disk is full: a video cannot be
+                taken up again.
         """
         picture = annotate(judged)
         if self._writer is None:
             self._size = picture.shape[:2]
-            self._writer = _open_writer(self._path, self._fps, self._size, self._path)
+            self._writer = self._open()
         self._writer.write(fit(picture, self._size))
         self._count += 1
         if self._count % _SPACE_CHECK_FRAMES == 0:
             _check_space(self._path)
+
+    def _open(self) -> cv2.VideoWriter:
+        fps = self._fps() if callable(self._fps) else self._fps
+        try:
+            return _open_writer(self._path, fps, self._size, self._path)
+        except WriteError as error:
+            raise OutputEndedError(str(error)) from error
 
     def notify(self, notice: Notice) -> None:
         """Not used: it shows frames."""
@@ -122,7 +132,7 @@ def _check_space(path: Path) -> None:
     with write_errors(path):
         free_bytes = shutil.disk_usage(path.parent).free
     if free_bytes < _SPARE_BYTES:
-        raise WriteError(f"cannot write to {path}: the disk is full. The video ends here")
+        raise OutputEndedError(f"cannot write to {path}: the disk is full. The video ends here")
 
 
 def _open_writer(path: Path, fps: float, size: tuple[int, int], asked: Path) -> cv2.VideoWriter:

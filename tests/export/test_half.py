@@ -154,7 +154,7 @@ class TestSearch:
         bank[1, 2] = LARGEST_HALF_NORM
         HalfNearestNeighbors(bank, 1)
         bank[1, 3] = 9.0
-        with pytest.raises(ConfigurationError, match=r"norm 128.*Keep this bank in float32"):
+        with pytest.raises(ConfigurationError, match=r"norm 128.*in float32 take any"):
             HalfNearestNeighbors(bank, 1)
 
     def test_rows_past_the_range_are_refused(self) -> None:

@@ -22,13 +22,14 @@ from patchline.runtime.contract import Manifest
 from patchline.runtime.engine import Prediction
 from patchline.runtime.errors import DeviceLostError, ModelError, PatchlineError
 from patchline.runtime.graph import MEMORY_BANK
+from patchline.runtime.line.camera import Rules
 from patchline.runtime.outputs.jsonl import verdict_document
 from patchline.runtime.outputs.overlay import annotate
-from patchline.runtime.pipeline import Pipeline
 from patchline.runtime.preprocess import Frame
 from patchline.runtime.verdict import JudgedFrame
 
-from .fakes import FakeEngine, FakeOutput, FakeSource, gray
+from .fakes import FakeEngine, FakeOutput, gray
+from .inspected import inspect_images
 from .tiny_model import write_tiny_bank, write_tiny_graph
 
 
@@ -66,13 +67,13 @@ class Line:
 
     def run(self, images: list[Any], output: FakeOutput, **options: Any) -> None:
         apply = self.switch.apply
-        Pipeline(
-            FakeSource(images),
-            self.engine,
-            [output],
-            before_frame=lambda: apply(self.engine),
+        inspect_images(
+            images,
+            output,
+            engine=self.engine,
+            between_frames=lambda: apply(self.engine),
             **options,
-        ).run()
+        )
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ class TestSwitch:
         assert line.refused == line.switched == []
 
 
-class TestPipeline:
+class TestInspection:
     def test_score_class_threshold_and_contour_change_together(self, line: Line) -> None:
         def switch() -> None:
             line.put("cap", value=100.0, threshold=30.0)
@@ -166,7 +167,7 @@ class TestPipeline:
             line.switch.request()
 
         output = At(0, switch)
-        line.run([gray(140)] * 2, output, threshold=60.0)
+        line.run([gray(140)] * 2, output, rules=Rules(threshold=60.0))
         assert [verdict.threshold for verdict in output.verdicts] == [60.0, 60.0]
         assert [judged.map_value for judged in output.judged] == [60.0, 60.0]
         assert output.verdicts[1].class_name == "now"
@@ -275,21 +276,21 @@ class TestHangup:
     def test_one_that_comes_while_the_engine_opens_is_kept(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        from patchline.runtime.cli import run_camera as module
+        from patchline.runtime.cli import camera_line, run_camera
 
         graph, bank = write_tiny_graph(tmp_path), write_tiny_bank(tmp_path / "lamp.bank")
-        opens = module.open_camera_engine
+        opens = camera_line.open_camera_engine
 
         def open_slowly(*arguments: Any, **options: Any) -> Any:
             opened = opens(*arguments, **options)
             os.kill(os.getpid(), signal.SIGHUP)
             return opened
 
-        monkeypatch.setattr(module, "open_camera_engine", open_slowly)
+        monkeypatch.setattr(camera_line, "open_camera_engine", open_slowly)
         argv = ["run-camera", "--engine", graph, "--bank", bank, "--headless"]
         argv += ["--source", "test://?frames=2&fps=0"]
         monkeypatch.setattr(sys, "argv", list(map(str, argv)))
         with pytest.raises(SystemExit) as left:
-            module.main()
+            run_camera.main()
         assert left.value.code == 0
         assert f"bank       {bank}: lamp" in capsys.readouterr().err

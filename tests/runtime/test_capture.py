@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from patchline.runtime.camera import capture as capture_module
-from patchline.runtime.camera.capture import StreamSource, UsbSource
+from patchline.runtime.camera import v4l2 as v4l2_module
 from patchline.runtime.camera.open import open_source
 from patchline.runtime.camera.reader import FrameReader
 from patchline.runtime.camera.source import CapturedFrame
+from patchline.runtime.camera.stream import StreamSource
+from patchline.runtime.camera.v4l2 import UsbSource
 from patchline.runtime.errors import ConfigurationError, SourceError, SourceOpenError
 
 from .fakes import gray
@@ -116,14 +117,30 @@ def test_a_cut_gif_says_so(shared: Path, tmp_path: Path) -> None:
     assert "cut.gif ends without a GIF's end mark" in str(error)
 
 
+@pytest.mark.shared_data
+def test_a_cut_mp4_does_not_open_or_says_how_far_it_goes(shared: Path, tmp_path: Path) -> None:
+    """Its index lies at one end: with it the readable frames come, without it none can."""
+    content = (shared / "video/bottle-detection.mp4").read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(content[: len(content) // 2])
+    has_index_first = content.find(b"moov") < content.find(b"mdat")
+    if not has_index_first:
+        with pytest.raises(SourceOpenError, match="damaged, cut short"):
+            open_source(str(path))
+        return
+    frames, error = read_until_error(str(path))
+    assert 0 < len(frames) < 1189
+    assert "cut.mp4 gave" in str(error)
+
+
 def test_a_missing_usb_camera_is_a_sentence() -> None:
     with pytest.raises(SourceOpenError, match=r"camera 97 does not open: this machine"):
         open_source("97")
 
 
 def test_a_usb_camera_that_stops_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture_module, "_open", lambda *arguments: _ThreeFrames())
-    source = UsbSource(0)
+    monkeypatch.setattr(v4l2_module, "open_capture", lambda *arguments: _ThreeFrames())
+    source = UsbSource("0")
     assert (source.is_live, source.name, source.fps) == (True, "0", None)
     frames = source.frames(threading.Event())
     assert [next(frames).index for _ in range(3)] == [0, 1, 2]
@@ -145,7 +162,7 @@ class _ThreeFrames:
     def release(self) -> None: ...
 
 
-@pytest.mark.parametrize("uri", ["gopher://x/y", "csi://0", "rtsp+x://u:secret@cam/1"])
+@pytest.mark.parametrize("uri", ["gopher://x/y", "csi2://0", "rtsp+x://u:secret@cam/1"])
 def test_an_unknown_scheme_lists_the_known_ones(uri: str) -> None:
     with pytest.raises(ConfigurationError, match=r"Expected .*rtsp://.*test://") as caught:
         open_source(uri)

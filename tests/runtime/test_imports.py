@@ -39,7 +39,7 @@ def test_the_runtime_loads_neither_torch_nor_timm_nor_onnx(tiny_model: Path) -> 
 def test_importing_the_library_touches_neither_logging_nor_the_environment() -> None:
     code = (
         "import logging, os; before = dict(os.environ); "
-        "import patchline.runtime.pipeline, patchline.runtime.camera.open; "
+        "import patchline.runtime.line.inspection, patchline.runtime.camera.open; "
         "print(logging.getLogger().handlers, set(os.environ) - set(before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,19 @@ from patchline.runtime.camera.open import open_source
 from patchline.runtime.errors import ConfigurationError, WriteError
 from patchline.runtime.image_file import read_image
 from patchline.runtime.outputs import video as video_module
-from patchline.runtime.outputs.annotated import AnnotatedPictures, open_annotated_output
-from patchline.runtime.outputs.base import OutputClosedError
+from patchline.runtime.outputs.annotated import (
+    AnnotatedPictures,
+    open_annotated_output,
+    open_annotated_outputs,
+)
+from patchline.runtime.outputs.base import OutputClosedError, OutputEndedError
 from patchline.runtime.outputs.caption import ANOMALOUS_COLOR, GOOD_COLOR
 from patchline.runtime.outputs.jsonl import JsonLines
 from patchline.runtime.outputs.overlay import annotate
+from patchline.runtime.outputs.queued import QueuedOutput
 from patchline.runtime.outputs.video import AnnotatedVideo, fit
 from patchline.runtime.outputs.window import Window
-from patchline.runtime.verdict import map_threshold
+from patchline.runtime.verdict import JudgedFrame, map_threshold
 
 from .fakes import FakeSource, gray, judged_frame
 from .tiny_model import THRESHOLD, make_manifest
@@ -46,8 +52,11 @@ def test_a_line_holds_what_the_issue_promises() -> None:
     file = io.StringIO()
     JsonLines(file).write(judged_frame(gray(1), score=250.5, index=7, file="a/ä.png"))
     (line,) = file.getvalue().splitlines()
+    assert line.startswith('{"type": "frame"')
     assert json.loads(line) == {
+        "type": "frame",
         "time": "2024-05-17T12:00:00.000+02:00",
+        "camera": "camera1",
         "class": "lamp",
         "source": "a fake",
         "frame": 7,
@@ -276,6 +285,62 @@ def test_a_format_that_cannot_be_encoded_is_an_error(tmp_path: Path) -> None:
         output.write(judged_frame(gray(1), file="1.xyz"))
 
 
+# Several cameras
+
+
+def test_several_cameras_get_a_video_each(tmp_path: Path) -> None:
+    slow, fast = FakeSource([], is_live=True), FakeSource([], is_live=True)
+    output = open_annotated_outputs(tmp_path / "a.avi", {"left": slow, "right": fast})
+    assert _files(tmp_path) == []
+    slow.fps, fast.fps = 5.0, 50.0  # known once they run
+    for index in range(4):
+        output.write(_of_camera("left", index))
+        if index % 2:
+            output.write(_of_camera("right", index))
+    output.close()
+    output.close()
+    found = {}
+    for path in _files(tmp_path):
+        capture = cv2.VideoCapture(str(path))
+        found[path.name] = (
+            capture.get(cv2.CAP_PROP_FRAME_COUNT),
+            round(capture.get(cv2.CAP_PROP_FPS)),
+        )
+    assert found == {"a-left.avi": (4, 5), "a-right.avi": (2, 50)}
+
+
+def test_several_cameras_get_a_folder_each(tmp_path: Path) -> None:
+    cameras = {name: FakeSource([]) for name in ("left", "right")}
+    output = open_annotated_outputs(tmp_path / "out", cameras)
+    output.write(_of_camera("left", 3))
+    output.write(_of_camera("right", 3))
+    output.close()
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in _files(tmp_path))
+    assert written == ["out/left/frame_000003.jpg", "out/right/frame_000003.jpg"]
+
+
+def test_one_camera_keeps_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    output = open_annotated_outputs(tmp_path / "a.avi", {"left": FakeSource([])})
+    output.write(_of_camera("left", 0))
+    output.close()
+    assert [path.name for path in _files(tmp_path)] == ["a.avi"]
+
+
+def test_what_one_of_several_cameras_reads_is_not_written_over(
+    tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    video = open_source(str(make_video("a-left.avi")))
+    with pytest.raises(ConfigurationError, match="lies in the source"):
+        open_annotated_outputs(tmp_path / "a.avi", {"left": FakeSource([]), "right": video})
+    with pytest.raises(ConfigurationError, match="expected a video ending in"):
+        open_annotated_outputs(tmp_path / "a.mov", {"l": FakeSource([]), "r": FakeSource([])})
+
+
+def _of_camera(name: str, index: int) -> JudgedFrame:
+    judged = judged_frame(gray(9), index=index)
+    return replace(judged, verdict=replace(judged.verdict, camera=name))
+
+
 # Videos
 
 
@@ -328,7 +393,7 @@ def test_a_disk_that_fills_up_ends_the_video_with_what_it_holds(
     output = AnnotatedVideo(tmp_path / "a.avi", 25.0)
     usage = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(WriteError, match="the disk is full"):
+    with pytest.raises(OutputEndedError, match="the disk is full"):
         for index in range(1000):
             output.write(judged_frame(gray(9), index=index))
     output.close()
@@ -364,13 +429,44 @@ def test_no_display_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_opencv_without_windows_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:           NONE\n  Media I/O:")
+    with pytest.raises(ConfigurationError, match=r"has no windows.*--headless"):
+        Window(threading.Event())
+
+
+def test_a_window_that_does_not_open_ends_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any) -> None:
         raise cv2.error("The function is not implemented")
 
-    monkeypatch.setenv("DISPLAY", ":0")
+    _with_windows(monkeypatch)
     monkeypatch.setattr(cv2, "namedWindow", refuse)
-    with pytest.raises(ConfigurationError, match=r"has no windows.*--headless"):
-        Window(threading.Event())
+    window = Window(threading.Event())
+    with pytest.raises(OutputEndedError, match="there is no live view"):
+        window.write(judged_frame(gray(9)))
+    window.close()
+
+
+def test_the_window_lives_in_the_thread_that_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[str, int] = {}
+
+    def seen(name: str, answer: int = 1) -> Callable[..., int]:
+        return lambda *arguments: threads.update({name: threading.get_ident()}) or answer
+
+    _with_windows(monkeypatch)
+    for name in ("namedWindow", "imshow", "waitKey", "getWindowProperty", "destroyAllWindows"):
+        monkeypatch.setattr(cv2, name, seen(name))
+    queued = QueuedOutput(Window(threading.Event()), is_lossless=True)
+    assert threads == {}
+    queued.write(judged_frame(gray(9)))
+    queued.close()
+    assert len(threads) == 5
+    assert len({*threads.values()} - {threading.get_ident()}) == 1
+
+
+def _with_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:           QT5\n")
 
 
 @pytest.mark.parametrize(
@@ -381,7 +477,7 @@ def test_q_escape_and_closing_the_window_end_the_run(
     monkeypatch: pytest.MonkeyPatch, key: str, is_visible: int, stops: bool
 ) -> None:
     shown: list[np.ndarray] = []
-    monkeypatch.setenv("DISPLAY", ":0")
+    _with_windows(monkeypatch)
     monkeypatch.setattr(cv2, "namedWindow", lambda *arguments: None)
     monkeypatch.setattr(cv2, "imshow", lambda title, picture: shown.append(picture))
     monkeypatch.setattr(cv2, "waitKey", lambda delay: ord(key))

@@ -111,3 +111,77 @@ def test_a_folder_of_nothing_but_unreadable_pictures_is_an_error(tmp_path: Path)
     source = PictureSource(tmp_path, on_unreadable=lambda error: None)
     with pytest.raises(SourceError, match="none of the 1 pictures"):
         list(source.frames(threading.Event()))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.png", ["1.png", "10.png"]),
+        ("*", ["1.png", "2.jpg", "10.png"]),
+        ("?.*", ["1.png", "2.jpg"]),
+        ("[!2]*", ["1.png", "10.png"]),
+        ("*/*", ["late/1.png", "late/2.bmp"]),
+        ("l*e/2.bmp", ["late/2.bmp"]),
+        ("**/1.png", ["1.png", "late/1.png"]),
+        ("**", ["1.png", "2.jpg", "10.png", "late/1.png", "late/2.bmp"]),
+        ("**/**/*.png", ["1.png", "10.png", "late/1.png"]),
+    ],
+)
+@pytest.mark.parametrize("start", ["", "file://"])
+def test_a_pattern_gives_its_pictures_in_natural_order(
+    pictures: Path, pattern: str, names: list[str], start: str
+) -> None:
+    (pictures / "notes.txt").write_text("no picture")
+    (pictures / ".hidden.png").write_bytes((pictures / "1.png").read_bytes())
+    source = open_source(f"{start}{pictures}/{pattern}")
+    assert source.path == pictures
+    frames = list(source.frames(threading.Event()))
+    assert [frame.file for frame in frames] == names
+    assert [frame.index for frame in frames] == list(range(len(names)))
+
+
+def test_a_pattern_means_what_pathlib_means_by_it(tmp_path: Path) -> None:
+    """Against an independent reference, on a tree of folders three deep."""
+    folders = ["", "a", "a/b", "a/b/c", "ab", "b/a"]
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name in ("a.png", "ab.png", "b1.png", "b.txt"):
+            cv2.imwrite(str(tmp_path / folder / "x.png"), gray(1))
+            (tmp_path / folder / "x.png").rename(tmp_path / folder / name)
+    for pattern in ("*.png", "a*/*.png", "**/a.png", "a/**/b?.png", "**/a/*.png", "*/b/[ab]*.png"):
+        expected = {path for path in tmp_path.glob(pattern) if path.suffix == ".png"}
+        frames = open_source(f"{tmp_path}/{pattern}").frames(threading.Event())
+        found = open_source(f"{tmp_path}/{pattern}")._files
+        assert (set(found), len(found)) == (expected, len(expected)), pattern
+        assert len(list(frames)) == len(expected)
+
+
+def test_a_relative_pattern_starts_here(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    assert [frame.file for frame in read_all("*.png")] == ["1.png", "10.png"]
+
+
+def test_a_name_with_wildcards_that_exists_is_taken_as_it_is(pictures: Path) -> None:
+    (pictures / "1.png").rename(pictures / "[1].png")
+    assert [frame.file for frame in read_all(f"{pictures}/[1].png")] == ["[1].png"]
+    late = (pictures / "late").rename(pictures / "la*te")
+    assert [frame.file for frame in read_all(str(late))] == ["1.png", "2.bmp"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("*.txt", r"names 1 files and no picture among them: expected files ending in .*\.png"),
+        ("*.gone", "names 0 files"),
+        ("gone/*.png", "cannot list .*gone: No such file"),
+    ],
+)
+def test_a_pattern_without_pictures_is_an_error(pictures: Path, pattern: str, message: str) -> None:
+    (pictures / "notes.txt").write_text("no picture")
+    with pytest.raises(SourceOpenError, match=message):
+        open_source(f"{pictures}/{pattern}")
+
+
+def test_a_pattern_does_not_follow_links_around_in_circles(pictures: Path) -> None:
+    (pictures / "late" / "round").symlink_to(pictures)
+    assert [frame.file for frame in read_all(f"{pictures}/**/2.bmp")] == ["late/2.bmp"]

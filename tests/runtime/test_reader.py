@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from patchline.runtime.camera.reader import READ_AHEAD, BufferPolicy, FrameReader
+from patchline.runtime.camera.reader import BufferPolicy, FrameReader
 from patchline.runtime.camera.source import CapturedFrame
+from patchline.runtime.camera.supervised import READ_AHEAD
 from patchline.runtime.errors import SourceError
 
 from .fakes import FakeSource, gray

@@ -25,6 +25,20 @@ from patchline.runtime.camera.redact import redact
         ("http://cam/cgi?u=admin&p=secret&channel=2", "http://cam/cgi?u=***&p=***&channel=2"),
         ("http://cam/cgi?pin=4711", "http://cam/cgi?pin=***"),
         ("http://cam/v?passphrase=a;b&sig=c", "http://cam/v?passphrase=***&sig=***"),
+        (
+            "gst://rtspsrc location=rtsp://a:b@c/1 latency=5 ! decodebin",
+            "gst://rtspsrc location=*** latency=5 ! decodebin",
+        ),
+        (
+            'GST://rtspsrc location = "rtsp://a:b\\" c@c/1" user-pw=\'x y\' ! decodebin',
+            "GST://rtspsrc location = *** user-pw=*** ! decodebin",
+        ),
+        (
+            r"gst://souphttpsrc user-pw=x\ y\"z user-id=a ! jpegdec",
+            "gst://souphttpsrc user-pw=*** user-id=*** ! jpegdec",
+        ),
+        ('gst://rtspsrc user-pw="left open ! decodebin', "gst://rtspsrc user-pw=***"),
+        ("gst://mysrc where=rtsp://a:secret@c ! decodebin", "gst://***@c ! decodebin"),
     ],
 )
 def test_credentials_are_hidden(uri: str, shown: str) -> None:
@@ -41,6 +55,9 @@ def test_credentials_are_hidden(uri: str, shown: str) -> None:
         "data/day 1/2:30.mp4",
         "C:\\line\\cam@2",
         "test://?frames=5&seed=1",
+        "gst://v4l2src device=/dev/video0 ! video/x-raw,width=640 ! videoconvert",
+        "csi://0",
+        "v4l2:///dev/video0",
         "file:///data/line.mp4",
     ],
 )
@@ -54,3 +71,11 @@ def test_what_holds_no_credentials_is_left_as_it_is(uri: str) -> None:
 )
 def test_no_password_survives_whatever_characters_it_has(user: str, password: str) -> None:
     assert "SECRET" not in redact(f"rtsp://{user}:{password}@camera.local:554/stream")
+
+
+@given(
+    text=st.text(min_size=1, max_size=10), kind=st.sampled_from(["user-pw", "location", "token"])
+)
+def test_no_quoted_secret_of_a_pipeline_survives(text: str, kind: str) -> None:
+    escaped = f"SECRET{text}SECRET".replace("\\", "\\\\").replace('"', '\\"')
+    assert "SECRET" not in redact(f'gst://rtspsrc {kind}="{escaped}" latency=5 ! decodebin')

@@ -1,0 +1,83 @@
+"""Every frame and notice to every output; an output that fails or ends takes no other with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from patchline.runtime.clock import SYSTEM_CLOCK, Clock
+from patchline.runtime.decisions.event import Notice
+from patchline.runtime.errors import WriteError
+from patchline.runtime.outputs.base import Output
+from patchline.runtime.outputs.queued import QueuedOutput
+from patchline.runtime.verdict import JudgedFrame
+
+
+class FanOut:
+    """The outputs of a line, in the order in which each frame is given to them.
+
+    Args:
+        queued: each in a thread of its own.
+        direct: called in the line's own thread: only those that never wait and never fail.
+        clock: for the time that handing over takes.
+    """
+
+    def __init__(
+        self,
+        queued: Sequence[QueuedOutput],
+        direct: Sequence[Output] = (),
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.queued = tuple(queued)
+        self._all: tuple[Output | QueuedOutput, ...] = (*direct, *queued)
+        self._has_direct = bool(direct)
+        self._clock = clock
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody learns of what is found from here on."""
+        is_needed = self._has_direct or not self.queued
+        return is_needed or any(not output.is_closed for output in self.queued)
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Names of the outputs that failed at least once."""
+        return [output.name for output in self.queued if output.failures]
+
+    @property
+    def failing(self) -> list[str]:
+        """Names of the outputs that are failing now, or failed for good."""
+        return [
+            output.name
+            for output in self.queued
+            if output.is_failing or (output.is_closed and output.failures)
+        ]
+
+    def write(self, judged: JudgedFrame) -> JudgedFrame:
+        """Hand a frame over; the same with the time that took."""
+        start_s = self._clock.monotonic()
+        for output in self._all:
+            output.write(judged)
+        return judged.with_output_ms(1000.0 * (self._clock.monotonic() - start_s))
+
+    def notify(self, notice: Notice) -> None:
+        """Hand an event or a change of state over, from any thread."""
+        for output in self._all:
+            output.notify(notice)
+
+    def close(self) -> None:
+        """Let each output finish, in bounded time."""
+        for output in self._all:
+            output.close()
+
+    def raise_if_lost(self) -> None:
+        """See that what was found has reached somebody.
+
+        Raises:
+            WriteError: every output failed for good.
+        """
+        if self._has_direct or not self.queued:
+            return
+        if all(output.is_closed and output.failures for output in self.queued):
+            names = ", ".join(output.name for output in self.queued)
+            raise WriteError(f"no output is left that works: {names} (see the warnings above)")
