@@ -88,6 +88,7 @@ def run_line(
         material = {one.name: material_of(one) for one in settings.cameras}
         engine = enter(open_camera_engine(engine_options))
         announcer = Announcer()
+        announcer.is_line = len(settings.cameras) > 1
         cameras = _build(settings, engine.manifest, announcer, changed, options)
         controls = _controls(cameras, engine, options, has_page=page.has_page)
         outputs, live = open_outputs(output_options, page, material, controls, stop)
@@ -239,16 +240,21 @@ def _end_wedged(sentence: str, stop: threading.Event) -> None:
 def _run(
     inspection: Inspection, cameras: Sequence[Camera], outputs: FanOut, stop: threading.Event
 ) -> None:
-    is_live = any(camera.is_live for camera in cameras)
+    from patchline.runtime.errors import WriteError
+
+    is_live, is_told = any(camera.is_live for camera in cameras), False
     try:
         with stop_on_signals(stop):
             inspection.run()
+    except WriteError:  # of all outputs together: its own sentence says so
+        is_told = True
+        raise
     finally:
         print_summary(cameras, outputs, inspection.elapsed_s)
         _release_stdout()
         # A line that ran for months has failed if it fails now; a folder must be complete.
         failed = outputs.failing if is_live else outputs.incomplete
-        if failed:
+        if failed and not is_told:
             print_error(f"not complete: {', '.join(failed)} (see the warnings above)")
     if failed:
         raise typer.Exit(EXIT_ERROR)

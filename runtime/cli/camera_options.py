@@ -105,7 +105,9 @@ MaskFile = Annotated[
 ]
 ReconnectLimit = Annotated[
     int | None,
-    typer.Option(min=0, help="Give a live camera up after so many attempts in a row; never."),
+    typer.Option(
+        min=0, help="Give a lost camera up after so many attempts in a row; never by default."
+    ),
 ]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read.")
@@ -132,7 +134,7 @@ AnnotatedOutput = Annotated[
 Print = Annotated[Lines, typer.Option("--print", help="What stdout gets as JSON lines.")]
 LogFile = Annotated[Path | None, typer.Option("--log", help="File for all JSON lines, rotated.")]
 LogSize = Annotated[str, typer.Option(help="Of one such file.")]
-LogFiles = Annotated[int, typer.Option(min=1, help="How many are kept.")]
+LogFiles = Annotated[int, typer.Option(min=2, help="How many are kept.")]
 Store = Annotated[Path | None, typer.Option(help="Folder for the pictures of anomalous frames.")]
 StoreEvery = Annotated[int | None, typer.Option(min=1, help="Keep every so many good frames, too.")]
 StoreSize = Annotated[str, typer.Option(help="Of the whole folder; the oldest go.")]

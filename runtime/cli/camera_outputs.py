@@ -131,7 +131,7 @@ def open_outputs(
             queued.append(one)
         live = _live_view() if page.has_page else None
         on_failure.pop_all()
-    return FanOut(queued, [] if live is None else [live]), live
+    return FanOut(queued, [] if live is None else [live], is_live=is_live), live
 
 
 def _asked_for(

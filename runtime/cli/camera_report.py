@@ -23,10 +23,12 @@ class Announcer:
 
     Attributes:
         outputs: told of each change, once there are any.
+        is_line: whether there are several cameras: of a single one the error is told at the end.
     """
 
     def __init__(self) -> None:
         self.outputs: FanOut | None = None
+        self.is_line = False
         self._before: dict[str, StreamState] = {}
 
     def announce(self, change: StateChange) -> None:
@@ -38,7 +40,7 @@ class Announcer:
         elif change.state is StreamState.RUNNING and before in _LOST:
             line = f"{change.camera}: frames come again"
             stderr_console().print(line, markup=False, soft_wrap=True)
-        elif change.state is StreamState.FAILED:
+        elif change.state is StreamState.FAILED and self.is_line:
             print_warning(f"{change.camera} gives no more frames: {change.detail}")
         elif change.state is StreamState.RUNNING and change.detail:
             print_warning(f"{change.camera}: {change.detail}")
@@ -94,7 +96,7 @@ def _threshold(manifest: Manifest, camera: Camera) -> str:
     own, given = manifest.threshold, camera.rules.threshold
     if given is None:
         return f"{own.value:.6g} ({own.rule})"
-    return f"{given:.6g} (configured or set by hand; the manifest says {own.value:.6g})"
+    return f"{given:.6g} (set in its place; the manifest says {own.value:.6g})"
 
 
 def _rows(camera: Camera, elapsed_s: float) -> Iterator[tuple[str, str]]:

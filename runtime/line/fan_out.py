@@ -18,6 +18,8 @@ class FanOut:
     Args:
         queued: each in a thread of its own.
         direct: called in the line's own thread: only those that never wait and never fail.
+        is_live: whether the line goes on while no output works, which may come back; files can be
+            judged again.
         clock: for the time that handing over takes.
     """
 
@@ -26,18 +28,19 @@ class FanOut:
         queued: Sequence[QueuedOutput],
         direct: Sequence[Output] = (),
         *,
+        is_live: bool = False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.queued = tuple(queued)
         self._all: tuple[Output | QueuedOutput, ...] = (*direct, *queued)
-        self._has_direct = bool(direct)
+        self._has_direct, self._is_live = bool(direct), is_live
         self._clock = clock
 
     @property
     def is_open(self) -> bool:
         """Whether anybody learns of what is found from here on."""
         is_needed = self._has_direct or not self.queued
-        return is_needed or any(not output.is_closed for output in self.queued)
+        return is_needed or not all(self._is_lost(output) for output in self.queued)
 
     @property
     def incomplete(self) -> list[str]:
@@ -71,13 +74,16 @@ class FanOut:
             output.close()
 
     def raise_if_lost(self) -> None:
-        """See that what was found has reached somebody.
+        """See that what was found reaches somebody; to be called before the outputs are closed.
 
         Raises:
-            WriteError: every output failed for good.
+            WriteError: every output failed.
         """
         if self._has_direct or not self.queued:
             return
-        if all(output.is_closed and output.failures for output in self.queued):
+        if all(output.failures and self._is_lost(output) for output in self.queued):
             names = ", ".join(output.name for output in self.queued)
             raise WriteError(f"no output is left that works: {names} (see the warnings above)")
+
+    def _is_lost(self, output: QueuedOutput) -> bool:
+        return output.is_closed or (output.is_failing and not self._is_live)

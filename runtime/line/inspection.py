@@ -90,6 +90,7 @@ class Inspection:
                 for camera in self._cameras:
                     camera.reader.start()
                 self._turn()
+                self._outputs.raise_if_lost()
             finally:
                 self._end_events()
                 self.elapsed_s = self._clock.monotonic() - started_s
@@ -175,7 +176,6 @@ class Inspection:
         for camera in self._cameras:
             if camera.reader.error is not None:
                 raise camera.reader.error
-        self._outputs.raise_if_lost()
 
 
 def _age_ms(captured: CapturedFrame, now: datetime) -> float:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from patchline.calibration.threshold import normal_scores
+from patchline.calibration.threshold import normal_scores, threshold_of_fit
 from patchline.export.precision.threshold import Line, carry_over, carrying_line, robust_line
 
 RNG = np.random.default_rng(0)
@@ -89,3 +89,9 @@ def test_scores_and_maxima_go_by_lines_of_their_own() -> None:
     assert carried.scores == (3.0, 5.0, 7.0)
     assert carried.map_maxima == pytest.approx((0.05, 0.1, 0.15))
     assert (carried.mean, carried.source) == (5.0, "line")
+    assert carried.carried_over and not normal.carried_over
+    rule = threshold_of_fit(carried, 0.1).rule
+    assert "carried over from the float32 model's 3 scores of good pictures of the line" in rule
+    copies = normal_scores(np.full(3, 0.5), np.full(3, 0.5), "cross-fit")
+    rule = threshold_of_fit(carry_over(copies, Line(1, 0), Line(1, 0)), 0.1).rule
+    assert "all 3 good pictures, carried over from float32: they all score" in rule

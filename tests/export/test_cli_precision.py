@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from patchline.calibration.activations import PERCENTILE
 from patchline.calibration.cli import calibrate_threshold
+from patchline.export import neighbors
 from patchline.export.cli import evaluate_model, export_classes, export_model
-from patchline.export.precision.converted import GivenGraph
+from patchline.export.precision.converted import Converted, GivenGraph
+from patchline.export.precision.form import Form
 from patchline.export.precision.gate import LIMITS
+from patchline.export.precision.trial import Trial
 from patchline.export.state import load_state
 from patchline.runtime.bank import load_bank
-from patchline.runtime.contract import Quantization, load_manifest
+from patchline.runtime.contract import Quantization, load_manifest, parse_manifest
 from patchline.runtime.engine import open_engine
 from patchline.runtime.image_file import read_image
 from tests.commands import Caller
@@ -72,6 +76,19 @@ def test_a_model_is_converted_without_a_fit_and_works_as_any(
     manifest = load_manifest(model.with_suffix(".json"))
     assert manifest.normal_scores.source == state.manifest.normal_scores.source
     assert len(manifest.normal_scores.scores) == 12
+    rule = "carried over from the float32 model's 12 cross-fitted scores of good pictures"
+    assert rule in manifest.threshold.rule and manifest.normal_scores.carried_over
+    assert "carried over" not in state.manifest.threshold.rule
+    conversion = manifest.conversion
+    assert conversion is not None and conversion.gate.limits is not None
+    assert conversion.gate.limits.model_dump() == asdict(LIMITS[manifest.precision])
+    assert conversion.gate.time_ratio == document["time_ratio"]
+    assert (conversion.gate.left_out, conversion.half_bank_problems) == (0, ())
+    if conversion.quantization is not None:
+        assert (conversion.quantization.method, conversion.quantization.percentile) == (
+            "percentile",
+            PERCENTILE,
+        )
     with open_engine(model) as engine:
         engine.infer(np.zeros((2, 64, 64, 3), np.uint8))
     evaluated = call(evaluate_model, "--model", model, "--data", drawn_data, "--json")
@@ -79,7 +96,9 @@ def test_a_model_is_converted_without_a_fit_and_works_as_any(
     good = drawn_data / CLASS_NAME / "train" / "good"
     calibrated = call(calibrate_threshold, "--model", model, "--images", good, "--json")
     assert calibrated.status == 0, calibrated.stderr
-    assert load_manifest(model.with_suffix(".json")).conversion == manifest.conversion
+    line = load_manifest(model.with_suffix(".json"))
+    assert line.conversion == manifest.conversion
+    assert "carried over" not in line.threshold.rule and not line.normal_scores.carried_over
     # And back: of the converted model's threshold nothing is taken over, which is said.
     back = call(export_model, *words_of(drawn_data, out, "--precision", "fp32", "--json"))
     assert back.status == 0 and "Calibrate again" in back.stderr
@@ -187,8 +206,114 @@ def test_sensitivity_of_layers(call: Caller, drawn_data: Path, model: Path, tmp_
     assert chart.read_text().lstrip().startswith("<?xml") and "one layer at a time" in done.stderr
     (first,) = done.document["conversion"]["quantization"]["float_layers"]
     assert first in done.stderr
+    assert f">{CLASS_NAME}: INT8, one layer at a time" in chart.read_text()
     wrong = call(export_model, *words_of(drawn_data, model.parent, "--sensitivity", str(chart)))
     assert wrong.status == 1 and "add --precision int8" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ("--precision", "fp16", "--float-layers", "first", "--calibration-images", "20"),
+            "--float-layers and --calibration-images are of INT8, and this export is FP16",
+        ),
+        (
+            ("--calibration-method", "minmax"),
+            "--calibration-method is of INT8, and this export is FP32: add --precision int8, or "
+            "leave it out",
+        ),
+        (("--force",), "--force writes a converted model that the gate refuses, and this export"),
+        (
+            ("--precision", "int8", "--sensitivity", "layers.pdf", "--seed", "7"),
+            "layers.pdf ends in '.pdf', expected one of .svg, .png",
+        ),
+        (
+            ("--precision", "int8", "--float-layers", "layer1.0.conv9", "--seed", "7"),
+            "no layer 'layer1.0.conv9' to keep in float. Did you mean layer1.0.conv",
+        ),
+    ],
+)
+def test_options_that_do_nothing_or_cannot_be_are_refused_before_the_fit(
+    call: Caller,
+    drawn_data: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    says: str,
+) -> None:
+    no_fit(monkeypatch)
+    before = {path.name: path.read_bytes() for path in model.parent.iterdir()}
+    done = call(export_model, *words_of(drawn_data, model.parent, *words, *QUICK_WORDS, *ROWS))
+    assert done.status == 1
+    assert says in done.sentence
+    assert {path.name: path.read_bytes() for path in model.parent.iterdir()} == before
+
+
+def test_a_settings_file_may_hold_what_another_precision_needs(
+    call: Caller, drawn_data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_fit(monkeypatch)
+    settings = tmp_path / "line.toml"
+    settings.write_text('precision = "int8"
+calibration_images = 9
+float_layers = ["first"]
+')
+    words = words_of(drawn_data, model.parent, "--config", str(settings), "--json")
+    half = call(export_model, *words, "--precision", "fp16")
+    assert half.status == 0, half.stderr
+    assert half.document["precision"] == "fp16"
+    int8 = call(export_model, *words)
+    assert int8.status == 0, int8.stderr
+    assert int8.document["conversion"]["quantization"]["images"] == 9
+
+
+def test_a_bank_that_half_precision_cannot_hold_stays_in_float32(
+    call: Caller, drawn_data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbors, "LARGEST_HALF_NORM", 1e-3)
+    words = words_of(drawn_data, model.parent, "--precision", "fp16", "--json")
+    done = call(export_model, *words)
+    assert done.status == 0, done.stderr
+    assert done.document["memory_bank"]["precision"] == "fp32"
+    (problem,) = done.document["conversion"]["half_bank_problems"]
+    assert problem.startswith("a row of the memory bank has norm")
+    assert "take at most 0.001; those in float32 take any" in problem
+    assert f"the memory bank stays in float32; in half precision: {problem}" in done.stderr
+
+
+def test_a_bank_that_the_gate_refuses_in_half_precision_says_its_figures(
+    call: Caller, drawn_data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Trial.judge
+
+    def refuse_half(self: Trial, form: Form, given: GivenGraph | None) -> Converted:
+        found = judge(self, form, given)
+        problems = ("the maps differ by 0.3",) if form.bank == "fp16" else ()
+        return replace(found, gate=found.gate.model_copy(update={"problems": problems}))
+
+    monkeypatch.setattr(Trial, "judge", refuse_half)
+    done = call(export_model, *words_of(drawn_data, model.parent, "--precision", "fp16", "--json"))
+    assert done.status == 0, done.stderr
+    assert done.document["memory_bank"]["precision"] == "fp32"
+    assert done.document["conversion"]["half_bank_problems"] == ["the maps differ by 0.3"]
+
+
+def test_a_record_of_an_older_conversion_loads(
+    call: Caller, drawn_data: Path, model: Path
+) -> None:
+    words = words_of(drawn_data, model.parent, "--precision", "int8", "--json")
+    document = call(export_model, *words).document
+    new = json.loads(load_manifest(model.with_suffix(".json")).to_json())
+    for name in ("limits", "left_out", "time_ratio"):
+        del new["conversion"]["gate"][name]
+    del new["conversion"]["half_bank_problems"], new["normal_scores"]["carried_over"]
+    del new["conversion"]["quantization"]["percentile"]
+    old = parse_manifest(json.dumps(new), "old.json")
+    assert old.conversion is not None and old.conversion.quantization is not None
+    assert (old.conversion.gate.limits, old.conversion.gate.time_ratio) == (None, None)
+    assert old.conversion.quantization.percentile is None
+    assert old.conversion.gate.map_error == document["conversion"]["gate"]["map_error"]
 
 
 def test_an_extended_model_is_float32_again_with_a_word(
@@ -280,7 +405,17 @@ class TestOneGraphOfSeveralClasses:
         assert (how["images"], how["classes"]) == (8, [CLASS_NAME, "night"])
         assert done.stderr.count("004.png") == 1
         graph = (out / "resnet18-64-int8.onnx").read_bytes()
-        more = call(export_model, *self.words_of(data, out, "later"), "--calibration-images", "40")
+        asked = (*self.words_of(data, out, "later"), "--sensitivity", str(tmp_path / "l.svg"))
+        more = call(export_model, *asked, "--calibration-images", "40", "--float-layers", "first")
+        assert more.status == 1
+        assert "resnet18-64-int8.onnx is there already and stays as it is" in more.sentence
+        for option in ("--calibration-images", "--calibration-method", "--float-layers"):
+            assert option in more.sentence
+        assert "and --sensitivity would do nothing: give another --out" in more.sentence
+        assert "good pictures" not in more.stderr and not (tmp_path / "l.svg").exists()
+        words = self.words_of(data, out, "later")
+        at = words.index("--calibration-method")
+        more = call(export_model, *words[:at], *words[at + 2 :])
         assert more.status == 0, more.stderr
         assert more.document["conversion"]["quantization"] == how
         assert "stays as it is" in more.stderr and "Calibrating" not in more.stderr
@@ -298,9 +433,33 @@ class TestOneGraphOfSeveralClasses:
         assert done.status == 1
         assert "8 calibration images were asked for, and 9 classes share the" in done.sentence
 
+    @pytest.mark.parametrize("bank", ["embedded", "external"])
+    def test_every_chart_has_a_file_and_a_name_of_its_own(
+        self, call: Caller, data: Path, tmp_path: Path, bank: str
+    ) -> None:
+        words = self.words_of(data, tmp_path / "models", CLASS_NAME, "night")
+        chart = tmp_path / "charts" / "layers.svg"
+        done = call(export_model, *words, "--bank", bank, "--sensitivity", chart)
+        assert done.status == 0, done.stderr
+        found = {path.name: path.read_text() for path in chart.parent.iterdir()}
+        titles = {
+            "embedded": {
+                f"layers-{CLASS_NAME}.svg": f">{CLASS_NAME}: INT8, one",
+                "layers-night.svg": ">night: INT8, one",
+            },
+            "external": {"layers.svg": f">{CLASS_NAME}, for one graph with night: INT8, one"},
+        }[bank]
+        assert set(found) == set(titles)
+        for name, title in titles.items():
+            assert title in found[name]
+            assert f"chart: {chart.with_name(name)}" in done.stderr
+
 
 def test_an_older_record_of_a_quantisation_does_not_say_whose_pictures() -> None:
     old = {"method": "minmax", "images": 12, "sha256": "0" * 64, "float_layers": []}
     how = Quantization.model_validate_json(json.dumps(old))
     assert how.classes == ()
-    assert GivenGraph(Path("a.onnx"), how).note.endswith("12 pictures of the class that was first")
+    note = GivenGraph(Path("a.onnx"), how).note
+    assert note.endswith("12 pictures of the class that was first (minmax)")
+    kept = how.model_copy(update={"float_layers": ("conv1",)})
+    assert GivenGraph(Path("a.onnx"), kept).note.endswith("(minmax; in float: conv1)")
