@@ -38,6 +38,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 benchmarks: $(VENV)/.installed-dev
+	$(BIN)/python -m patchline.benchmarks.camera
 	$(BIN)/python -m patchline.benchmarks.coreset
 	$(BIN)/python -m patchline.benchmarks.external_bank
 	$(BIN)/python -m patchline.benchmarks.influence

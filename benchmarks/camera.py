@@ -40,7 +40,7 @@ from patchline.runtime.progress import ConsoleSteps
 def benchmark_camera(
     backbone: Annotated[str, typer.Option(help="timm backbone, untrained.")] = "resnet18",
     image_size: Annotated[int, typer.Option(min=32, help="Side of the model's frames.")] = 256,
-    frames: Annotated[int, typer.Option(min=4, help="Frames of each run.")] = 150,
+    frames: Annotated[int, typer.Option(min=4, help="Frames of each run.")] = 200,
     rounds: Annotated[int, typer.Option(min=2, help="Runs of each kind.")] = 10,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,

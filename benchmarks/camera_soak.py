@@ -40,7 +40,7 @@ class Samples:
     """What /proc said of the process.
 
     Attributes:
-        times_s: since its start.
+        times_s: since its first frame.
         memory_bytes: resident.
         files: open file descriptors.
         threads: of the process.
@@ -138,17 +138,19 @@ def _soak(
     options += ["--state", folder / "state"]
     program = [sys.executable, "-m", "patchline.runtime.cli.run_camera", *map(str, options)]
     samples, seen = Samples(), _Seen()
-    started = time.monotonic()
+    launched = time.monotonic()
+    first_s: float | None = None  # its start is no part of it
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout is None:
             raise RuntimeError("a pipe was asked for")
         reading = threading.Thread(target=seen.read, args=(iter(process.stdout),), daemon=True)
         reading.start()
-        while process.poll() is None and time.monotonic() - started < longest_s:
-            if seen.count:  # its start is no part of it
-                samples.take(process.pid, time.monotonic() - started)
+        while process.poll() is None and time.monotonic() - launched < longest_s:
+            if seen.count:
+                first_s = first_s or time.monotonic()
+                samples.take(process.pid, time.monotonic() - first_s)
             time.sleep(every_s)
-        elapsed_s = time.monotonic() - started
+        elapsed_s = time.monotonic() - (first_s or launched)
         process.terminate()
         reading.join(60.0)
     if process.returncode != 0:
