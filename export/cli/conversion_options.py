@@ -24,7 +24,9 @@ def int8_options(precision: object, *, is_forced: bool, **options: Any) -> tuple
     Raises:
         ConfigurationError: one was given that this precision has no use for; all are named.
     """
-    given = tuple(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)
+    given = tuple(
+        f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None
+    )
     if given and precision in ("fp32", "fp16"):
         raise ConfigurationError(
             f"{_listed(given)} {'is' if len(given) == 1 else 'are'} of INT8, and this export is "

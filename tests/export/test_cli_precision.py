@@ -255,10 +255,7 @@ def test_a_settings_file_may_hold_what_another_precision_needs(
 ) -> None:
     no_fit(monkeypatch)
     settings = tmp_path / "line.toml"
-    settings.write_text('precision = "int8"
-calibration_images = 9
-float_layers = ["first"]
-')
+    settings.write_text('precision = "int8"\ncalibration_images = 9\nfloat_layers = ["first"]\n')
     words = words_of(drawn_data, model.parent, "--config", str(settings), "--json")
     half = call(export_model, *words, "--precision", "fp16")
     assert half.status == 0, half.stderr
@@ -299,9 +296,7 @@ def test_a_bank_that_the_gate_refuses_in_half_precision_says_its_figures(
     assert done.document["conversion"]["half_bank_problems"] == ["the maps differ by 0.3"]
 
 
-def test_a_record_of_an_older_conversion_loads(
-    call: Caller, drawn_data: Path, model: Path
-) -> None:
+def test_a_record_of_an_older_conversion_loads(call: Caller, drawn_data: Path, model: Path) -> None:
     words = words_of(drawn_data, model.parent, "--precision", "int8", "--json")
     document = call(export_model, *words).document
     new = json.loads(load_manifest(model.with_suffix(".json")).to_json())

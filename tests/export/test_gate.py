@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,9 @@ from patchline.export.onnx_graph import save_onnx
 from patchline.export.precision.compare import Pairs, compare, evenly_spread
 from patchline.export.precision.evidence import foreign_pictures, own_rows_of
 from patchline.export.precision.form import Form
-from patchline.export.precision.gate import LIMITS, Limits, check_gate, gate, rank_correlation
+from patchline.export.precision.gate import LIMITS, Limits, check_gate, gate
 from patchline.export.precision.masked import MaskedModel
+from patchline.export.precision.rank import highest_correlation, rank_correlation
 from patchline.runtime.contract import Gate, Threshold
 from patchline.runtime.errors import ConfigurationError, DataError, GateError
 
@@ -195,6 +196,53 @@ class TestGate:
         pairs = pairs_of(scores, np.full((2, 2, 4), 0.5))
         found = gate(pairs, (threshold(0.5, 0.6),) * 2, None, LIMITS["fp16"])
         assert found.rank_correlation == pytest.approx(-1) and found.problems == ()
+
+    @pytest.mark.parametrize("true", [0.0, 0.5, 0.9])
+    @pytest.mark.parametrize("count", [10, 40])
+    def test_the_interval_holds_the_correlation_of_many_pictures(
+        self, true: float, count: int
+    ) -> None:
+        rng = np.random.default_rng(count)
+        of_many = 6 / np.pi * np.arcsin(true / 2)  # Pearson's own, of normal scores
+        x, noise = rng.normal(size=(2, 1000, count))
+        y = true * x + np.sqrt(1 - true**2) * noise
+        highest = [
+            highest_correlation(rank_correlation(*pair), count) for pair in zip(x, y, strict=True)
+        ]
+        assert 0.92 <= np.mean(np.array(highest) >= of_many) <= 0.98
+
+    def test_the_ends_of_the_interval(self) -> None:
+        z = np.arctanh(0.8) + 1.6448536 * np.sqrt((1 + 0.32) / 17)
+        assert highest_correlation(0.8, 20) == pytest.approx(np.tanh(z))
+        assert (
+            highest_correlation(1.0, 10) == pytest.approx(1) and highest_correlation(-1, 9) < -0.9
+        )
+        with pytest.raises(ValueError, match="3 pictures give no interval"):
+            highest_correlation(0.5, 3)
+
+    @pytest.mark.parametrize(
+        ("turned", "count", "is_refused"), [(5, 20, False), (100, 400, True), (20, 20, True)]
+    )
+    def test_a_few_good_pictures_are_not_refused_by_chance(
+        self, turned: int, count: int, is_refused: bool
+    ) -> None:
+        """Of so many scores, every ``turned`` in a row have their order turned round."""
+        before = np.linspace(0.3, 0.4, count)
+        after = np.concatenate([part[::-1] for part in np.split(before, count // turned)])
+        pairs = pairs_of(np.stack([before, after], 1), np.full((count, 2, 4), 0.5))
+        found = gate(pairs, (threshold(0.5, 0.6),) * 2, None, LIMITS["int8"])
+        expected = 1 - 2 * (turned**2 - 1) / (count**2 - 1)
+        assert found.rank_correlation == pytest.approx(expected) and expected < 0.9
+        assert bool(found.problems) == is_refused
+        if is_refused:
+            assert f"{expected:.4f} (of many more " in found.problems[0]
+
+    def test_what_was_accepted_goes_into_the_record(self) -> None:
+        pairs = replace(drawn_pairs(0), left_out=3)
+        pairs.times_ms[:, 1] = 1.2344
+        found = gate(pairs, self.thresholds, None, LIMITS["int8"])
+        assert found.limits is not None and found.limits.model_dump() == asdict(LIMITS["int8"])
+        assert (found.left_out, found.time_ratio) == (3, 1.234)
 
     def test_nan_is_a_problem(self) -> None:
         pairs = drawn_pairs(0)

@@ -391,4 +391,6 @@ def test_an_overflow_in_the_backbone_names_its_convolution(
             tensor.CopyFrom(onnx.numpy_helper.from_array(large, tensor.name))
     onnx.save_model(model, str(tmp_path / "planted.onnx"))
     found = first_overflow(tmp_path / "planted.onnx", feeds)
-    assert found == f"{planted.name} (Conv)"
+    layer = "layer1.1.conv1"  # the fourth, after the stem, layer1.0.conv1 and layer1.0.conv2
+    assert planted.input[1].endswith(f"{layer}.weight")
+    assert found == f"{planted.name} (Conv, {layer})"

@@ -91,6 +91,7 @@ LATER = {
     ("threshold", "tail"),
     ("threshold", "f1_max"),
     ("normal_scores", "source"),
+    ("normal_scores", "carried_over"),
     ("training_set", "calibration_images"),
     ("training_set", "parts"),
     ("parity", "tied_patches"),
