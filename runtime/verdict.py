@@ -18,7 +18,7 @@ class StageTimes:
 
     Attributes:
         read_ms: the source gave the frame; runs ahead in its own thread, beside the others.
-        wait_ms: the frame lay in the buffer: a live frame's age when it was taken.
+        wait_ms: the frame lay in the buffer: a live frame's age when it was judged.
         preprocess_ms: camera frame to model input.
         infer_ms: the engine.
         output_ms: the outputs that were served before this one looked.

@@ -23,6 +23,8 @@ class CapturedFrame:
         time: wall-clock time at which the frame was there, with its time zone.
         read_ms: time the source took to give it; a live source waits for its camera here.
         file: for pictures their path relative to the folder, with forward slashes.
+        taken_s: clock time at which the reader took it from the source, in seconds. Ages come from
+            here, for the wall clock jumps when it is set.
     """
 
     image: npt.NDArray[Any]
@@ -30,6 +32,7 @@ class CapturedFrame:
     time: datetime
     read_ms: float
     file: str | None = None
+    taken_s: float = 0.0
 
 
 class FrameSource(Protocol):

@@ -207,10 +207,12 @@ class CameraReader(Generic[T]):
             self.captured += 1
             self.dropped += len(self._waiting)
             self._waiting.clear()
-            self._waiting.append(replace(frame, index=index))
+            # count_frame has just looked at the clock.
+            self._waiting.append(replace(frame, index=index, taken_s=attempt.beat_s))
             self._changed.notify_all()
 
     def _give_file(self, attempt: Attempt, frame: CapturedFrame) -> None:
+        frame = replace(frame, taken_s=self._clock.monotonic())
         try:
             prepared = self._prepare(frame)
         except FrameError as error:

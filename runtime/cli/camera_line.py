@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +15,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from patchline.runtime.cli.camera_engine import EngineOptions, open_camera_engine
-from patchline.runtime.cli.camera_outputs import OutputOptions, open_outputs
+from patchline.runtime.cli.camera_output_options import OutputOptions
+from patchline.runtime.cli.camera_outputs import open_outputs
 from patchline.runtime.cli.camera_page import PageOptions, served_page
 from patchline.runtime.cli.camera_report import Announcer, print_bank, print_head, print_summary
+from patchline.runtime.cli.camera_unused import check_sources
+from patchline.runtime.cli.camera_watch import watched
 from patchline.runtime.cli.command import EXIT_ERROR, print_error, print_warning
 from patchline.runtime.cli.signals import Hangup, call_on_hangup, stop_on_signals
 
@@ -31,14 +33,6 @@ if TYPE_CHECKING:
     from patchline.runtime.line.inspection import Inspection
     from patchline.runtime.line.live_controls import LineControls
     from patchline.runtime.line.settings import LineSettings
-    from patchline.runtime.line.systemd import Systemd
-    from patchline.runtime.line.watchdog import Heartbeat
-
-INSPECTION_LIMIT_S = 60.0
-"""Frames that take longer from being taken up to their verdicts: the engine is wedged."""
-
-_CAMERA_LIMIT_S, _OUTPUT_LIMIT_S = 30.0, 60.0
-_LAST_WORDS_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +80,8 @@ def run_line(
             enter(call_on_hangup(hangup.request))  # also while the engine opens
         # First of all: a path that is mistyped need not wait for the engine.
         material = {one.name: material_of(one) for one in settings.cameras}
+        check_sources(material.values(), options)
+        check_sources(material.values(), options)
         engine = enter(open_camera_engine(engine_options))
         announcer = Announcer()
         announcer.is_line = len(settings.cameras) > 1
@@ -112,7 +108,7 @@ def run_line(
             heartbeat=heartbeat,
         )
         enter(served_page(live, controls, page))
-        enter(_watched(cameras, outputs, heartbeat, systemd, stop))
+        enter(watched(cameras, outputs, heartbeat, systemd, stop))
         _run(inspection, cameras, outputs, stop)
 
 
@@ -190,51 +186,6 @@ def _warm_up(engine: Engine) -> None:
 
     size = engine.manifest.model_size
     engine.infer(np.zeros((1, size.height, size.width, 3), np.uint8))
-
-
-@contextlib.contextmanager
-def _watched(
-    cameras: Sequence[Camera],
-    outputs: FanOut,
-    heartbeat: Heartbeat,
-    systemd: Systemd,
-    stop: threading.Event,
-) -> Iterator[None]:
-    """Restart what is wedged, and tell systemd that the line runs, while the context is open."""
-    from patchline.runtime.line.watchdog import Watchdog
-
-    watchdog = Watchdog(lambda stage, sentence: _end_wedged(sentence, stop))
-    watchdog.register("the inspection", heartbeat, INSPECTION_LIMIT_S)
-    for camera in cameras:
-        beat = functools.partial(getattr, camera.reader, "heartbeat_s")
-        watchdog.register(camera.name, beat, _CAMERA_LIMIT_S, camera.reader.reopen)
-    # An output that hangs for good is no reason to end the inspection.
-    outputs_watchdog = Watchdog(lambda stage, sentence: print_warning(sentence))
-    for output in outputs.queued:
-        beat = functools.partial(getattr, output, "heartbeat_s")
-        outputs_watchdog.register(output.name, beat, _OUTPUT_LIMIT_S, output.restart)
-    for one in (watchdog, outputs_watchdog):
-        one.start()
-    systemd.ready(f"{len(cameras)} cameras")
-    systemd.watch(
-        lambda: watchdog.healthy and not any(camera.reader.needs_restart for camera in cameras)
-    )
-    try:
-        yield
-    finally:
-        systemd.stopping()
-        for closing in (systemd, watchdog, outputs_watchdog):
-            closing.close()
-
-
-def _end_wedged(sentence: str, stop: threading.Event) -> None:
-    """Leave, so that whoever started the process starts it again: a native call never returns."""
-    print_error(sentence)
-    stop.set()
-    # The outputs are given time to finish; the wedged call would keep the process for ever.
-    timer = threading.Timer(_LAST_WORDS_S, os._exit, (EXIT_ERROR,))
-    timer.daemon = True
-    timer.start()
 
 
 def _run(

@@ -133,16 +133,25 @@ AnnotatedOutput = Annotated[
 ]
 Print = Annotated[Lines, typer.Option("--print", help="What stdout gets as JSON lines.")]
 LogFile = Annotated[Path | None, typer.Option("--log", help="File for all JSON lines, rotated.")]
-LogSize = Annotated[str, typer.Option(help="Of one such file.")]
-LogFiles = Annotated[int, typer.Option(min=2, help="How many are kept.")]
+LogSize = Annotated[str | None, typer.Option(help="Of one such file.  [100M]")]
+LogFiles = Annotated[int | None, typer.Option(min=2, help="How many are kept.  [10]")]
 Store = Annotated[Path | None, typer.Option(help="Folder for the pictures of anomalous frames.")]
 StoreEvery = Annotated[int | None, typer.Option(min=1, help="Keep every so many good frames, too.")]
-StoreSize = Annotated[str, typer.Option(help="Of the whole folder; the oldest go.")]
-StoreDays = Annotated[float, typer.Option(min=0.001, help="Age at which pictures go.")]
-Mqtt = Annotated[
-    str | None, typer.Option(metavar="URL", help="Broker: mqtt://host:1883/prefix, mqtts://…")
+StoreSize = Annotated[str | None, typer.Option(help="Of the folder; the oldest go.  [10G]")]
+StoreDays = Annotated[
+    float | None,
+    typer.Option(min=0.001, callback=_finite, help="Age at which pictures go.  [30]"),
 ]
-Webhook = Annotated[str | None, typer.Option(metavar="URL", help="Gets each event as a JSON POST.")]
+Mqtt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", envvar="PATCHLINE_MQTT", help="Broker: mqtt://host:1883/prefix, mqtts://…"
+    ),
+]
+Webhook = Annotated[
+    str | None,
+    typer.Option(metavar="URL", envvar="PATCHLINE_WEBHOOK", help="Gets each event as a JSON POST."),
+]
 Metrics = Annotated[
     str | None, typer.Option(metavar="[HOST:]PORT", help="Serve Prometheus' /metrics there.")
 ]
@@ -160,8 +169,11 @@ WebhookPicture = Annotated[
 ]
 
 DashboardOption = Annotated[bool, typer.Option("--dashboard", help="Serve the live page.")]
-Host = Annotated[str, typer.Option(help="Address of the page; beyond loopback it takes --token.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the page.")]
+Host = Annotated[
+    str | None,
+    typer.Option(help="Address of the page; beyond loopback it takes --token.  [127.0.0.1]"),
+]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the page.  [8765]")]
 Token = Annotated[
     str | None,
     typer.Option(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchline.runtime.byte_size import parse_bytes
+from patchline.runtime.cli.camera_output_options import OutputOptions
 from patchline.runtime.cli.camera_page import PageOptions
 from patchline.runtime.cli.command import print_warning, stderr_console
 
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 LIVE_QUEUE, FILE_QUEUE = 32, 8
 """Records that wait for one output; each frame holds its picture and maps."""
 
+LOG_SIZE, LOG_FILES, STORE_SIZE, STORE_DAYS = "100M", 10, "10G", 30.0
+"""Where nothing else is asked for; the options' help says so, too."""
+
 WEBHOOK_TOKEN = "PATCHLINE_WEBHOOK_TOKEN"
 """Environment variable: sent as a bearer token, so that it stands in no list of processes."""
+
+_IS_PLACE = re.compile(r"[/:.]")
 
 PRINTED = {
     "frames": ("frame",),
@@ -36,65 +42,6 @@ PRINTED = {
     "all": ("frame", "event", "state"),
 }
 """Kinds of JSON lines by what ``--print`` says."""
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """What was asked for; ``None`` where it was not.
-
-    Attributes:
-        line: name of the line.
-        state: folder of what must survive a restart.
-        printed: ``frames``, ``events`` or ``all`` on stdout.
-        has_window: whether a live view is shown.
-        annotated: video or folder for annotated frames.
-        log: file for all JSON lines.
-        log_size: of one such file, as ``100M``.
-        log_files: how many are kept.
-        store: folder for pictures of anomalous frames.
-        store_every: keep every so many good frames, too.
-        store_size: of the whole folder.
-        store_days: age at which pictures go.
-        mqtt: address of the broker.
-        webhook: address that events are posted to.
-        webhook_picture: whether the annotated picture goes along.
-        hooks: ``module:factory`` of outputs of the user's own.
-        hook_options: ``NAME=VALUE`` for their factories.
-    """
-
-    line: str
-    state: Path
-    printed: str = "frames"
-    has_window: bool = False
-    annotated: Path | None = None
-    log: Path | None = None
-    log_size: str = "100M"
-    log_files: int = 10
-    store: Path | None = None
-    store_every: int | None = None
-    store_size: str = "10G"
-    store_days: float = 30.0
-    mqtt: str | None = None
-    webhook: str | None = None
-    webhook_picture: bool = False
-    hooks: Sequence[str] = ()
-    hook_options: Sequence[str] = ()
-
-
-def state_folder(given: Path | None, line: str) -> Path:
-    """Where a line keeps what must survive a restart; nothing is made there yet.
-
-    Args:
-        given: ``--state``; otherwise systemd's ``StateDirectory``, or the user's own folder.
-        line: name of the line.
-    """
-    if given is not None:
-        return given
-    of_service = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if of_service:
-        return Path(of_service)
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(home) / "patchline" / line
 
 
 def open_outputs(
@@ -128,10 +75,21 @@ def open_outputs(
             size = LIVE_QUEUE if is_live else FILE_QUEUE
             one = QueuedOutput(output, size=size, is_lossless=not is_live, on_failure=_tell)
             on_failure.callback(one.close)
+            _check_own_name(one, queued)
             queued.append(one)
         live = _live_view() if page.has_page else None
         on_failure.pop_all()
     return FanOut(queued, [] if live is None else [live], is_live=is_live), live
+
+
+def _check_own_name(output: QueuedOutput, others: Sequence[QueuedOutput]) -> None:
+    from patchline.runtime.errors import ConfigurationError
+
+    if any(output.name == other.name for other in others):
+        raise ConfigurationError(
+            f"two outputs are called {output.name!r}: give each its own, by which messages and "
+            "metrics tell them apart"
+        )
 
 
 def _asked_for(
@@ -156,9 +114,12 @@ def _asked_for(
     if asked.log is not None:
         from patchline.runtime.outputs.log import LogFile, RotatedLog
 
-        log = RotatedLog(asked.log, parse_bytes(asked.log_size, "--log-size"), asked.log_files)
+        _check_apart(asked.log, cameras, "--log")
+        size = parse_bytes(asked.log_size or LOG_SIZE, "--log-size")
+        log = RotatedLog(asked.log, size, asked.log_files or LOG_FILES)
         yield LogFile(log, str(asked.log))
     if asked.store is not None:
+        _check_apart(asked.store, cameras, "--store")
         yield _store(asked, asked.store)
     if asked.mqtt is not None:
         yield _mqtt(asked, asked.mqtt)
@@ -172,6 +133,13 @@ def _asked_for(
         yield load_hook(hook, parse_options(list(asked.hook_options)))
 
 
+def _check_apart(path: Path, cameras: Mapping[str, CameraMaterial], option: str) -> None:
+    from patchline.runtime.outputs.annotated import check_apart
+
+    for camera in cameras.values():
+        check_apart(path, camera, option)
+
+
 def _store(asked: OutputOptions, folder: Path) -> Output:
     from patchline.runtime.outputs.image_store import ImageStore, StoreSettings
 
@@ -179,8 +147,8 @@ def _store(asked: OutputOptions, folder: Path) -> Output:
         folder,
         StoreSettings(
             good_every=asked.store_every or 0,
-            most_bytes=parse_bytes(asked.store_size, "--store-size"),
-            most_days=asked.store_days,
+            most_bytes=parse_bytes(asked.store_size or STORE_SIZE, "--store-size"),
+            most_days=STORE_DAYS if asked.store_days is None else asked.store_days,
         ),
     )
 
@@ -236,4 +204,6 @@ def _live_view() -> LiveView:
 
 
 def _tell(name: str, sentence: str) -> None:
-    print_warning(sentence if name in sentence else f"{name}: {sentence}")
+    # A path or an address stands somewhere in its sentence; any other name could be a word of it.
+    is_named = sentence.startswith(name) or (_IS_PLACE.search(name) and name in sentence)
+    print_warning(sentence if is_named else f"{name}: {sentence}")

@@ -20,15 +20,15 @@ class PageOptions:
 
     Attributes:
         has_page: whether the live page is.
-        host: address of the page.
-        port: of the page.
+        host: address of the page; this machine's own by default.
+        port: of the page; 8765 by default.
         token: demanded by it.
         metrics: ``[HOST:]PORT`` of Prometheus' metrics.
     """
 
     has_page: bool = False
-    host: str = "127.0.0.1"
-    port: int = 8765
+    host: str | None = None
+    port: int | None = None
     token: str | None = None
     metrics: str | None = None
 
@@ -44,9 +44,12 @@ def served_page(live: LiveView | None, controls: Controls, options: PageOptions)
     if live is None:
         yield
         return
+    from patchline.runtime.dashboard.address import DEFAULT_PORT, LOOPBACK
     from patchline.runtime.dashboard.server import Dashboard
 
-    page = Dashboard(live, controls, host=options.host, port=options.port, token=options.token)
+    host = LOOPBACK if options.host is None else options.host
+    port = DEFAULT_PORT if options.port is None else options.port
+    page = Dashboard(live, controls, host=host, port=port, token=options.token)
     page.start()
     try:
         stderr_console().print(f"page       {page.url}", markup=False, soft_wrap=True)

@@ -65,7 +65,7 @@ def _leave(message: str, status: int) -> NoReturn:
 
 def stderr_console() -> Console:
     """The console for progress and messages."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)  # module:x: is no face
 
 
 def print_error(message: str) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from patchline.runtime.cli import camera_options as options
 from patchline.runtime.cli.command import Provider, run_command
 
-DEFAULT_PORT = 8765
-
 
 def run_camera(
     engine: options.EngineFile,
@@ -30,12 +28,12 @@ def run_camera(
     output: options.AnnotatedOutput = None,
     printed: options.Print = options.Lines.FRAMES,
     log: options.LogFile = None,
-    log_size: options.LogSize = "100M",
-    log_files: options.LogFiles = 10,
+    log_size: options.LogSize = None,
+    log_files: options.LogFiles = None,
     store: options.Store = None,
     store_every: options.StoreEvery = None,
-    store_size: options.StoreSize = "10G",
-    store_days: options.StoreDays = 30.0,
+    store_size: options.StoreSize = None,
+    store_days: options.StoreDays = None,
     mqtt: options.Mqtt = None,
     webhook: options.Webhook = None,
     webhook_picture: options.WebhookPicture = False,
@@ -43,8 +41,8 @@ def run_camera(
     output_hook: options.Hooks = None,
     output_option: options.HookOptions = None,
     dashboard: options.DashboardOption = False,
-    host: options.Host = "127.0.0.1",
-    port: options.Port = DEFAULT_PORT,
+    host: options.Host = None,
+    port: options.Port = None,
     token: options.Token = None,
     name: options.LineName = "line1",
     state: options.StateFolder = None,
@@ -67,9 +65,10 @@ def run_camera(
 
     from patchline.runtime.cli.camera_engine import EngineOptions
     from patchline.runtime.cli.camera_line import LineOptions, run_line
-    from patchline.runtime.cli.camera_outputs import OutputOptions, state_folder
+    from patchline.runtime.cli.camera_output_options import OutputOptions, state_folder
     from patchline.runtime.cli.camera_page import PageOptions
     from patchline.runtime.cli.camera_settings import line_settings
+    from patchline.runtime.cli.camera_unused import check_name, check_used
 
     given = {
         "width": width,
@@ -84,32 +83,37 @@ def run_camera(
         "trigger": trigger,
         "drift": drift,
     }
+    check_name(name)
     settings = line_settings(config, source or [], given)
     folder = state_folder(state, name)
+    outputs = OutputOptions(
+        line=name,
+        state=folder,
+        printed=printed.value,
+        has_window=not headless,
+        annotated=output,
+        log=log,
+        log_size=log_size,
+        log_files=log_files,
+        store=store,
+        store_every=store_every,
+        store_size=store_size,
+        store_days=store_days,
+        mqtt=mqtt,
+        webhook=webhook,
+        webhook_picture=webhook_picture,
+        hooks=output_hook or [],
+        hook_options=output_option or [],
+    )
+    page = PageOptions(dashboard, host, port, token, metrics)
+    line = LineOptions(config, folder, max_frames, reconnect_limit, skip_unreadable)
+    check_used(outputs, page)
     run_line(
         settings,
         EngineOptions(engine, bank, provider, threads, device, flavour, no_build, no_cuda_graph),
-        OutputOptions(
-            line=name,
-            state=folder,
-            printed=printed.value,
-            has_window=not headless,
-            annotated=output,
-            log=log,
-            log_size=log_size,
-            log_files=log_files,
-            store=store,
-            store_every=store_every,
-            store_size=store_size,
-            store_days=store_days,
-            mqtt=mqtt,
-            webhook=webhook,
-            webhook_picture=webhook_picture,
-            hooks=output_hook or [],
-            hook_options=output_option or [],
-        ),
-        PageOptions(dashboard, host, port, token, metrics),
-        LineOptions(config, folder, max_frames, reconnect_limit, skip_unreadable),
+        outputs,
+        page,
+        line,
     )
 
 

@@ -274,7 +274,7 @@ class Camera {
     this.offer("window", frames);
     const own = this.find(".threshold .own");
     const isOwn = view.threshold === view.own_threshold;
-    setText(own, isOwn ? "the model’s own" : `Back to the model’s own, ${number(view.own_threshold)}`);
+    setText(own, isOwn ? "as configured" : `Back to the configured one, ${number(view.own_threshold)}`);
     own.disabled = isOwn;
   }
 

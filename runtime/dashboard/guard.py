@@ -131,7 +131,7 @@ class Guard:
             raise Refusal(
                 403,
                 "this dashboard has no token, so it answers only under localhost or 127.0.0.1: "
-                "start it with --dashboard-token to reach it under another name",
+                "start it with --token to reach it under another name",
             )
 
     def _check_origin(self, connection: HTTPConnection, has_bearer: bool) -> None:

@@ -58,7 +58,7 @@ class Dashboard:
         if token is None and not is_loopback(host):
             raise ConfigurationError(
                 f"the dashboard on {host} would be open to everybody on the network: give it a "
-                f"token, such as --dashboard-token {suggested_token()}"
+                f"token, such as --token {suggested_token()}"
             )
         self._live, self._controls, self._clock = live, controls, clock
         self._host, self._port = host, port
@@ -175,7 +175,7 @@ def _sentence(host: str, port: int, error: OSError | UnicodeError) -> str:
     if code == errno.EADDRINUSE:
         return (
             f"port {port} on {host} is in use, perhaps by another run-camera: choose another one "
-            "with --dashboard PORT"
+            "with --port"
         )
     if code == errno.EACCES:
         return f"this user may not listen on port {port}: choose one from 1024 on"

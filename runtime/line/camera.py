@@ -32,11 +32,14 @@ class Prepared:
         captured: as it came, flipped and cropped.
         frame: uint8 ``[H, W, 3]`` BGR at model size.
         preprocess_ms: what it took.
+        mask: what is inspected of it. It belongs to the crop, and both may be others by the time
+            that the frame is judged.
     """
 
     captured: CapturedFrame
     frame: Frame
     preprocess_ms: float
+    mask: Mask | None
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,15 @@ class Camera:
         """Flip, crop and resize a frame.
 
         Raises:
-            FrameError: it is no picture, or smaller than the crop.
+            FrameError: it is no picture, smaller than the crop, or the mask has another shape.
         """
-        start_s = self._clock.monotonic()
-        image = self.rules.adjustment.apply(captured.image)
+        start_s, rules = self._clock.monotonic(), self.rules
+        image = rules.adjustment.apply(captured.image)
         frame = preprocess(image, self._size)
+        if rules.mask is not None:
+            rules.mask.check((image.shape[0], image.shape[1]))
         elapsed_ms = 1000.0 * (self._clock.monotonic() - start_s)
-        return Prepared(replace(captured, image=image), frame, elapsed_ms)
+        return Prepared(replace(captured, image=image), frame, elapsed_ms, rules.mask)
 
     def judge(
         self,
@@ -149,9 +154,8 @@ class Camera:
 
         Raises:
             EngineError: the score is not finite; the frame is named.
-            FrameError: the mask has another shape than the picture.
         """
-        rules, captured = self.rules, prepared.captured
+        rules, captured, mask = self.rules, prepared.captured, prepared.mask
         score, anomaly_map = float(prediction.image_score[at]), prediction.anomaly_map[at]
         # NaN >= threshold is False: without this check a broken model would find every part good.
         if not math.isfinite(score):
@@ -159,10 +163,9 @@ class Camera:
                 f"{self._label(captured)}: the engine gave the score {score}, expected a finite "
                 "number. The model is damaged or its precision overflows; export it again"
             )
-        if rules.mask is not None:
-            rules.mask.check((captured.image.shape[0], captured.image.shape[1]))
-            score = score_within(anomaly_map, rules.mask)
-            anomaly_map = rules.mask.apply(anomaly_map)
+        if mask is not None:
+            score = score_within(anomaly_map, mask)
+            anomaly_map = mask.apply(anomaly_map)
         own = manifest.threshold.value
         verdict = Verdict(
             class_name=manifest.class_name,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
 from patchline.runtime.decisions.event import Notice
 from patchline.runtime.errors import WriteError
+from patchline.runtime.line.together import close_together
 from patchline.runtime.outputs.base import Output
 from patchline.runtime.outputs.queued import QueuedOutput
 from patchline.runtime.verdict import JudgedFrame
@@ -33,13 +34,13 @@ class FanOut:
     ) -> None:
         self.queued = tuple(queued)
         self._all: tuple[Output | QueuedOutput, ...] = (*direct, *queued)
-        self._has_direct, self._is_live = bool(direct), is_live
+        self._direct, self._is_live = tuple(direct), is_live
         self._clock = clock
 
     @property
     def is_open(self) -> bool:
         """Whether anybody learns of what is found from here on."""
-        is_needed = self._has_direct or not self.queued
+        is_needed = bool(self._direct) or not self.queued
         return is_needed or not all(self._is_lost(output) for output in self.queued)
 
     @property
@@ -50,11 +51,7 @@ class FanOut:
     @property
     def failing(self) -> list[str]:
         """Names of the outputs that are failing now, or failed for good."""
-        return [
-            output.name
-            for output in self.queued
-            if output.is_failing or (output.is_closed and output.failures)
-        ]
+        return [output.name for output in self.queued if output.is_failing]
 
     def write(self, judged: JudgedFrame) -> JudgedFrame:
         """Hand a frame over; the same with the time that took."""
@@ -69,8 +66,9 @@ class FanOut:
             output.notify(notice)
 
     def close(self) -> None:
-        """Let each output finish, in bounded time."""
-        for output in self._all:
+        """Let all outputs finish at once: together they take no longer than the slowest of them."""
+        close_together(output.close for output in self.queued)
+        for output in self._direct:
             output.close()
 
     def raise_if_lost(self) -> None:
@@ -79,7 +77,7 @@ class FanOut:
         Raises:
             WriteError: every output failed.
         """
-        if self._has_direct or not self.queued:
+        if self._direct or not self.queued:
             return
         if all(output.failures and self._is_lost(output) for output in self.queued):
             names = ", ".join(output.name for output in self.queued)

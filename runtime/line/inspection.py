@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 import numpy as np
 
-from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
 from patchline.runtime.decisions.event import Event
 from patchline.runtime.engine.base import Engine, Prediction
 from patchline.runtime.line.camera import Camera, Prepared
 from patchline.runtime.line.fan_out import FanOut
+from patchline.runtime.line.together import close_together
 from patchline.runtime.line.watchdog import Heartbeat
 from patchline.runtime.verdict import JudgedFrame
 
@@ -41,9 +40,10 @@ class Inspection:
         changed: the condition that the cameras notify.
         max_frames: end after so many judged frames of all cameras together.
         stop: set it (a signal handler may) to end after the frames in hand.
-        between_frames: called before each call of the engine, in its thread; it may switch the
-            engine's memory bank and the cameras' rules.
-        heartbeat: busy from the moment that frames are taken up to their verdicts, for a watchdog.
+        between_frames: called before each call of the engine, and often while no frame comes, in
+            the engine's thread; it may switch the engine's memory bank and the cameras' rules.
+        heartbeat: busy while the engine or ``between_frames`` works, for a watchdog. The outputs
+            limit their time themselves.
         clock: for times.
     """
 
@@ -67,6 +67,7 @@ class Inspection:
         self._between_frames = between_frames
         self._heartbeat = heartbeat or Heartbeat(clock)
         self._waits_for_others = len(self._cameras) > 1
+        self._going_on = list(self._cameras)
         self.elapsed_s = 0.0
 
     def run(self) -> None:
@@ -84,15 +85,15 @@ class Inspection:
         started_s = self._clock.monotonic()
         with contextlib.ExitStack() as at_the_end:
             at_the_end.callback(self._outputs.close)
-            for camera in self._cameras:
-                at_the_end.callback(camera.reader.close)
+            at_the_end.callback(self._close_cameras)
             try:
                 for camera in self._cameras:
                     camera.reader.start()
                 self._turn()
                 self._outputs.raise_if_lost()
             finally:
-                self._end_events()
+                for camera in self._cameras:
+                    self._end_events(camera)
                 self.elapsed_s = self._clock.monotonic() - started_s
         self._raise_failures()
 
@@ -100,16 +101,18 @@ class Inspection:
         while self._outputs.is_open and (batch := self._next_batch()):
             with self._heartbeat.busy():
                 self._between_frames()
-                for camera, judged in self._judge(batch):
-                    self._put_out(camera, judged)
+                found = self._judge(batch)
+            for camera, judged in found:
+                self._put_out(camera, judged)
 
     def _next_batch(self) -> Batch:
         """The frames that are there; waits for one, and a moment for those of other cameras."""
         batch: Batch = []
         while not batch and not self._is_over():
+            self._end_events_of_ended()
             batch = self._take(self._cameras)
             if not batch:
-                self._wait(_POLL_S)
+                self._idle()
         if batch and self._waits_for_others:
             taken = {camera.name for camera, _ in batch}
             others = [c for c in self._cameras if c.is_live and c.name not in taken]
@@ -117,6 +120,12 @@ class Inspection:
                 self._wait(GATHER_S)
                 batch += self._take(others)
         return batch if self._left is None else batch[: self._left]
+
+    def _idle(self) -> None:
+        # All cameras may be lost for days: settings that are read again must not wait for them.
+        with self._heartbeat.busy():
+            self._between_frames()
+        self._wait(_POLL_S)
 
     def _take(self, cameras: Sequence[Camera]) -> Batch:
         frames = ((camera, camera.reader.poll()) for camera in cameras)
@@ -133,13 +142,13 @@ class Inspection:
         return is_over or all(camera.reader.is_over for camera in self._cameras)
 
     def _judge(self, batch: Batch) -> list[tuple[Camera, JudgedFrame]]:
-        taken = self._clock.now()
+        taken_s = self._clock.monotonic()
         prediction, infer_ms = self._infer(batch)
         # After it: an engine that recovered meanwhile has read its bank again.
         manifest = self._engine.manifest
         found = []
         for at, (camera, prepared) in enumerate(batch):
-            wait_ms = _age_ms(prepared.captured, taken)
+            wait_ms = _waited_ms(prepared, taken_s)
             judged = camera.judge(
                 prepared, prediction, at, manifest, wait_ms=wait_ms, infer_ms=infer_ms
             )
@@ -163,14 +172,22 @@ class Inspection:
             self._left -= 1
         self._tell(camera.decider.decide(judged))
 
-    def _end_events(self) -> None:
-        now: datetime = self._clock.now()
-        for camera in self._cameras:
-            self._tell(camera.decider.close(now))
+    def _end_events_of_ended(self) -> None:
+        ended = [camera for camera in self._going_on if camera.reader.is_over]
+        for camera in ended:  # the others may go on for months
+            self._going_on.remove(camera)
+            self._end_events(camera)
+
+    def _end_events(self, camera: Camera) -> None:
+        self._tell(camera.decider.close(self._clock.now()))
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:
             self._outputs.notify(event)
+
+    def _close_cameras(self) -> None:
+        # Where a network is gone all their threads hang, and the outputs want to be finished.
+        close_together(camera.reader.close for camera in self._cameras)
 
     def _raise_failures(self) -> None:
         for camera in self._cameras:
@@ -178,5 +195,6 @@ class Inspection:
                 raise camera.reader.error
 
 
-def _age_ms(captured: CapturedFrame, now: datetime) -> float:
-    return max(0.0, 1000.0 * (now - captured.time).total_seconds())
+def _waited_ms(prepared: Prepared, now_s: float) -> float:
+    """How long a frame lay there, what it took to prepare it left out."""
+    return max(0.0, 1000.0 * (now_s - prepared.captured.taken_s) - prepared.preprocess_ms)

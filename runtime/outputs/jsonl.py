@@ -5,23 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TextIO
 
-from patchline.runtime.decisions.event import Notice
 from patchline.runtime.files import write_errors
 from patchline.runtime.outputs.base import OutputClosedError
 from patchline.runtime.outputs.documents import (
-    check_kinds,
     event_document,
-    notice_document,
     state_document,
     to_json,
     verdict_document,
 )
-from patchline.runtime.verdict import JudgedFrame
+from patchline.runtime.outputs.json_output import JsonOutput
 
 __all__ = ["JsonLines", "event_document", "state_document", "verdict_document"]
 
 
-class JsonLines:
+class JsonLines(JsonOutput):
     """Writes each verdict, event and state that is asked for as one line and flushes it.
 
     Args:
@@ -39,26 +36,8 @@ class JsonLines:
         name: str = "the JSON lines (stdout)",
         kinds: tuple[str, ...] = ("frame",),
     ) -> None:
-        self.name = name
+        super().__init__(name, kinds)
         self._file = file
-        self._kinds = check_kinds(kinds)
-        self.ignores_frames = "frame" not in self._kinds
-
-    def write(self, judged: JudgedFrame) -> None:
-        """Write one line.
-
-        Raises:
-            OutputClosedError: the reading end was closed.
-            WriteError: the disk is full, or the like.
-        """
-        if "frame" in self._kinds:
-            self._put(verdict_document(judged.verdict))
-
-    def notify(self, notice: Notice) -> None:
-        """Write one line; raises as above."""
-        document = notice_document(notice)
-        if document["type"] in self._kinds:
-            self._put(document)
 
     def close(self) -> None:
         """Nothing is left to be done: every line was flushed."""

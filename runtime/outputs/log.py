@@ -7,17 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from patchline.runtime.decisions.event import Notice
 from patchline.runtime.errors import ConfigurationError
 from patchline.runtime.files import check_writable, write_errors
-from patchline.runtime.outputs.documents import (
-    KINDS,
-    check_kinds,
-    notice_document,
-    to_json,
-    verdict_document,
-)
-from patchline.runtime.verdict import JudgedFrame
+from patchline.runtime.outputs.documents import KINDS, to_json
+from patchline.runtime.outputs.json_output import JsonOutput
 
 _BLOCK_BYTES = 1 << 16
 
@@ -127,7 +120,7 @@ class RotatedLog:
         self._size += len(content)
 
 
-class LogFile:
+class LogFile(JsonOutput):
     """Writes JSON lines into a rotated file; events are on the disk before it goes on.
 
     Args:
@@ -140,25 +133,8 @@ class LogFile:
     """
 
     def __init__(self, log: RotatedLog, name: str, kinds: tuple[str, ...] = KINDS) -> None:
-        self.name = name
+        super().__init__(name, kinds)
         self._log = log
-        self._kinds = check_kinds(kinds)
-        self.ignores_frames = "frame" not in self._kinds
-
-    def write(self, judged: JudgedFrame) -> None:
-        """Write one line.
-
-        Raises:
-            WriteError: the disk is full, or the like.
-        """
-        if "frame" in self._kinds:
-            self._put(verdict_document(judged.verdict))
-
-    def notify(self, notice: Notice) -> None:
-        """Write one line; raises as above."""
-        document = notice_document(notice)
-        if document["type"] in self._kinds:
-            self._put(document)
 
     def close(self) -> None:
         """Close the file."""

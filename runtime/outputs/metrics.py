@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from patchline.runtime.camera.states import StateChange, StreamState
 from patchline.runtime.decisions.event import Event, Notice
 from patchline.runtime.errors import ConfigurationError, MissingExtraError
 from patchline.runtime.line.controls import CameraView
+from patchline.runtime.outputs.metrics_asked import AskedCounts, QueueView
 from patchline.runtime.verdict import JudgedFrame, StageTimes
 
 _STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SCORE_BUCKETS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 _CAMERA = ("camera", "class")
-
-
-class QueueView(Protocol):
-    """What is told of an output's queue; :class:`QueuedOutput` has it."""
-
-    @property
-    def name(self) -> str:
-        """Of the output."""
-
-    @property
-    def depth(self) -> int:
-        """Frames and notices that wait."""
-
-    @property
-    def dropped_frames(self) -> int:
-        """Frames that it was not given."""
-
-    @property
-    def dropped_notices(self) -> int:
-        """Notices that it was not given."""
-
-    @property
-    def failures(self) -> int:
-        """Failed calls."""
 
 
 class MetricsOutput:
@@ -65,6 +42,7 @@ class MetricsOutput:
         prometheus = import_prometheus()
         self.registry = registry = prometheus.CollectorRegistry()
         self._lost: set[str] = set()
+        self._products: dict[str, str] = {}
 
         def make(kind: Any, name: str, text: str, labels: Sequence[str], **options: Any) -> Any:
             return kind(f"patchline_{name}", text, labels, registry=registry, **options)
@@ -102,13 +80,14 @@ class MetricsOutput:
             states=[state.value for state in StreamState],
         )
         self._reopenings = make(counter, "reopenings", "Times a lost camera came back", ("camera",))
-        registry.register(_Asked(prometheus, cameras, outputs))
+        registry.register(AskedCounts(prometheus, cameras, outputs))
         prometheus.ProcessCollector(namespace="patchline", registry=registry)
 
     def write(self, judged: JudgedFrame) -> None:
         """Count one frame."""
         verdict = judged.verdict
         labels = (verdict.camera, verdict.class_name)
+        self._see_product(*labels)
         self._frames.labels(*labels).inc()
         self._anomalous.labels(*labels).inc(int(verdict.anomalous))
         self._score.labels(*labels).set(verdict.score)
@@ -130,6 +109,13 @@ class MetricsOutput:
     def close(self) -> None:
         """The server goes on showing the last counts until it is stopped."""
 
+    def _see_product(self, camera: str, product: str) -> None:
+        before = self._products.get(camera)
+        if before is not None and before != product:  # its last score would be shown for ever
+            for gauge in (self._score, self._threshold):
+                gauge.remove(camera, before)
+        self._products[camera] = product
+
     def _show(self, change: StateChange) -> None:
         self._state.labels(change.camera).state(change.state.value)
         reopenings = self._reopenings.labels(change.camera)
@@ -138,44 +124,6 @@ class MetricsOutput:
         elif change.state is StreamState.RUNNING and change.camera in self._lost:
             self._lost.remove(change.camera)
             reopenings.inc()
-
-
-class _Asked:
-    """Counts that others keep, fetched when somebody looks."""
-
-    def __init__(
-        self,
-        prometheus: Any,
-        cameras: Callable[[], Sequence[CameraView]],
-        outputs: Callable[[], Sequence[QueueView]],
-    ) -> None:
-        self._families = prometheus.metrics_core
-        self._cameras, self._outputs = cameras, outputs
-
-    def describe(self) -> list[Any]:
-        """Nothing: at registration there may be no line yet to be asked."""
-        return []
-
-    def collect(self) -> Iterator[Any]:
-        """One family after the other."""
-        counter, gauge = self._families.CounterMetricFamily, self._families.GaugeMetricFamily
-        dropped = counter(
-            "patchline_dropped", "Live frames replaced by newer ones", labels=["camera"]
-        )
-        for camera in self._cameras():
-            dropped.add_metric([camera.name], camera.dropped)
-        yield dropped
-        depth = gauge("patchline_output_queue_depth", "Records that wait", labels=["output"])
-        lost = counter(
-            "patchline_output_dropped", "Records not written", labels=["output", "record"]
-        )
-        failures = counter("patchline_output_failures", "Failed attempts", labels=["output"])
-        for output in self._outputs():
-            depth.add_metric([output.name], output.depth)
-            lost.add_metric([output.name, "frame"], output.dropped_frames)
-            lost.add_metric([output.name, "notice"], output.dropped_notices)
-            failures.add_metric([output.name], output.failures)
-        yield from (depth, lost, failures)
 
 
 class MetricsServer:

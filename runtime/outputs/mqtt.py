@@ -8,19 +8,17 @@ nothing is handed to it twice; what a process leaves behind is sent by the next 
 
 from __future__ import annotations
 
-import queue
 import re
 import socket
 import threading
 import uuid
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
 from patchline.runtime.decisions.event import Event, Notice
 from patchline.runtime.errors import ConfigurationError, WriteError
-from patchline.runtime.outputs.base import Tell, sentence_of, surely
+from patchline.runtime.outputs.base import Tell, surely
 from patchline.runtime.outputs.documents import (
     event_document,
     state_document,
@@ -29,28 +27,15 @@ from patchline.runtime.outputs.documents import (
 )
 from patchline.runtime.outputs.mqtt_address import MqttAddress, parse_mqtt
 from patchline.runtime.outputs.mqtt_client import make_client
-from patchline.runtime.outputs.outbox import Message, Outbox
+from patchline.runtime.outputs.mqtt_sender import MqttSender
+from patchline.runtime.outputs.mqtt_signals import Signal, Signals
+from patchline.runtime.outputs.outbox import Outbox
 from patchline.runtime.verdict import JudgedFrame
 
-MOST_IN_FLIGHT = 20
 MOST_FRAMES_UNSENT = 100
 """Verdicts that wait for the network; further ones are not sent."""
 
-_ACK_S = 60.0
-_TICK_S = 0.5
-_QUEUE_SIZE = 15  # paho's MQTT_ERR_QUEUE_SIZE
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-
-
-@dataclass(frozen=True)
-class _Signal:
-    """What the thread that sends is told by others."""
-
-    kind: str
-    topic: str = ""
-    payload: bytes = b""
-    mid: int = 0
-    sentence: str = ""
 
 
 class MqttOutput:
@@ -99,29 +84,29 @@ class MqttOutput:
         self.skipped_frames = 0
         self._topic = f"{address.prefix}/{line}"
         doubt = ", or its certificate is not trusted" if address.is_encrypted else ""
-        self._unreachable = f"cannot be reached{doubt}"  # paho does not say why
         self._outbox = outbox
-        self._clock = clock
         self._tell = surely(on_failure)
-        self._closing_s = closing_s
-        self._signals: queue.SimpleQueue[_Signal] = queue.SimpleQueue()
-        self._in_flight: dict[int, tuple[int, float]] = {}
-        self._acknowledged: deque[int] = deque()
-        self._last_number = 0
-        self._states: dict[str, bytes] = {}
         self._unsent: deque[Any] = deque()
-        self._is_connected = self._is_told = self._is_ack_told = self._is_closed = False
-        self._is_box_told = self._is_lost = False
+        self._is_closed = False
         self._client = self._make_client(address, line, first_retry_s)
-        self._thread = threading.Thread(target=self._run, name="MQTT sender", daemon=True)
-        self._thread.start()
+        self._sender = MqttSender(
+            self._client,
+            Signals(self._client, f"cannot be reached{doubt}"),
+            outbox,
+            topic=self._topic,
+            name=self.name,
+            clock=clock,
+            tell=self._tell,
+            closing_s=closing_s,
+        )
+        self._sender.start()
         self._client.connect_async(address.host, address.port, address.keepalive_s)
         self._client.loop_start()
 
     @property
     def is_connected(self) -> bool:
         """Whether the broker has let it in."""
-        return self._is_connected
+        return self._sender.is_connected
 
     @property
     def waiting(self) -> int:
@@ -134,7 +119,7 @@ class MqttOutput:
             return
         while self._unsent and self._unsent[0].is_published():
             self._unsent.popleft()
-        if not self._is_connected or len(self._unsent) >= MOST_FRAMES_UNSENT:
+        if not self._sender.is_connected or len(self._unsent) >= MOST_FRAMES_UNSENT:
             self.skipped_frames += 1
             return
         topic = f"{self._topic}/{_checked(judged.verdict.camera)}/frame"
@@ -153,12 +138,12 @@ class MqttOutput:
         topic = f"{self._topic}/{_checked(notice.camera)}"
         if not isinstance(notice, Event):
             payload = to_json(state_document(notice)).encode()
-            self._signals.put(_Signal("state", f"{topic}/state", payload))
+            self._sender.signals.put(Signal("state", f"{topic}/state", payload))
             return
         document = to_json(event_document(notice)).encode()
         if self._outbox.put(notice.message_id, f"{topic}/event", document):
-            self._signals.put(_Signal("full"))
-        self._signals.put(_Signal("event"))
+            self._sender.signals.put(Signal("full"))
+        self._sender.signals.put(Signal("event"))
 
     def close(self) -> None:
         """Wait a little for acknowledgements, say ``offline``, and end; bounded in time.
@@ -168,8 +153,7 @@ class MqttOutput:
         if self._is_closed:
             return
         self._is_closed = True
-        self._signals.put(_Signal("close"))
-        self._thread.join(self._closing_s + 5.0)
+        self._sender.close()
         stopping = threading.Thread(target=self._client.loop_stop, name="MQTT stop", daemon=True)
         stopping.start()
         for _ in range(20):
@@ -180,149 +164,14 @@ class MqttOutput:
         left = len(self._outbox)
         if left:
             self._tell(self.name, f"{left} events are not acknowledged; the next start sends them")
-        if not self._thread.is_alive():
+        if not self._sender.is_alive:
             self._outbox.close()
 
     def _make_client(self, address: MqttAddress, line: str, first_retry_s: float) -> Any:
         made_up = f"patchline-{line}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         client = make_client(address, address.client_id or made_up, first_retry_s)
         client.will_set(f"{self._topic}/status", "offline", qos=1, retain=True)
-        client.max_inflight_messages_set(MOST_IN_FLIGHT)
-        client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
-        client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
         return client
-
-    # These run in paho's thread, some of them within its locks: they only leave word.
-
-    def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
-            self._signals.put(_Signal("lost", sentence=f"refuses the connection: {reason}"))
-        else:
-            self._signals.put(_Signal("connected"))
-
-    def _on_connect_fail(self, client: Any, data: Any) -> None:
-        self._signals.put(_Signal("lost", sentence=self._unreachable))
-
-    def _on_disconnect(
-        self, client: Any, data: Any, flags: Any, reason: Any, properties: Any
-    ) -> None:
-        self._signals.put(_Signal("lost", sentence="has ended the connection, or does not answer"))
-
-    def _on_publish(self, client: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
-        self._signals.put(_Signal("acknowledged", mid=mid))
-
-    # From here on: the thread that sends, alone.
-
-    def _run(self) -> None:
-        end_s: float | None = None
-        while end_s is None or not self._is_done(end_s):
-            try:
-                signal = self._signals.get(timeout=_TICK_S if end_s is None else 0.05)
-            except queue.Empty:
-                signal = _Signal("tick")
-            if signal.kind == "close":
-                end_s = self._clock.monotonic() + self._closing_s
-            try:
-                self._take(signal)
-                self._send()
-            except Exception as error:  # the sender goes on, whatever it was
-                self._tell_box(error)
-        self._publish(f"{self._topic}/status", b"offline")
-        self._client.disconnect()
-
-    def _is_done(self, end_s: float) -> bool:
-        # A short run may end before it is connected: that is waited for, a lost broker is not.
-        is_all_sent = self._signals.empty() and not len(self._outbox)
-        return is_all_sent or self._is_lost or self._clock.monotonic() >= end_s
-
-    def _take(self, signal: _Signal) -> None:
-        if signal.kind == "connected":
-            self._begin()
-        elif signal.kind == "lost":
-            self._is_connected, self._is_lost = False, True
-            self._tell_once(signal.sentence)
-        elif signal.kind == "acknowledged" and signal.mid in self._in_flight:
-            self._acknowledged.append(self._in_flight.pop(signal.mid)[0])
-            self._is_ack_told = False
-        elif signal.kind == "state":
-            self._states[signal.topic] = signal.payload
-            if self._is_connected:
-                self._publish(signal.topic, signal.payload)
-        elif signal.kind == "full" and self._outbox.dropped:
-            self._tell_full()
-        while self._acknowledged:
-            self._outbox.remove(self._acknowledged[0])
-            self._acknowledged.popleft()
-        if not len(self._outbox):
-            self._is_box_told = False
-
-    def _begin(self) -> None:
-        self._is_connected, self._is_lost = True, False
-        # The broker may have forgotten what it retained, or published the last will since.
-        self._publish(f"{self._topic}/status", b"online")
-        for topic, payload in self._states.items():
-            self._publish(topic, payload)
-        now_s = self._clock.monotonic()
-        self._in_flight = {mid: (number, now_s) for mid, (number, _) in self._in_flight.items()}
-        if self._is_told:
-            self._is_told = False
-            self._tell(self.name, f"is connected again; {len(self._outbox)} events are sent now")
-
-    def _send(self) -> None:
-        while self._is_connected and len(self._in_flight) < MOST_IN_FLIGHT:
-            message = self._outbox.next(self._last_number)
-            if message is None or not self._hand_over(message):
-                break
-        self._check_acknowledgements()
-
-    def _hand_over(self, message: Message) -> bool:
-        try:
-            info = self._client.publish(message.topic, message.payload, qos=1)
-        except ValueError:  # of an outbox that is not ours: it will never do
-            self._last_number = message.number
-            raise
-        if info.rc == _QUEUE_SIZE:
-            return False
-        # Without a connection paho has it all the same, and sends it at the next one.
-        self._in_flight[info.mid] = (message.number, self._clock.monotonic())
-        self._last_number = message.number
-        return True
-
-    def _publish(self, topic: str, payload: bytes) -> None:
-        self._client.publish(topic, payload, qos=0, retain=True)
-
-    def _check_acknowledgements(self) -> None:
-        if not self._in_flight or not self._is_connected or self._is_ack_told:
-            return
-        oldest_s = min(since_s for _, since_s in self._in_flight.values())
-        if self._clock.monotonic() - oldest_s >= _ACK_S:
-            self._is_ack_told = True
-            self._tell(
-                self.name,
-                f"has acknowledged nothing for {_ACK_S:g} s; {len(self._outbox)} events wait on "
-                "the disk",
-            )
-
-    def _tell_once(self, sentence: str) -> None:
-        if not self._is_told and not self._is_closed:
-            self._is_told = True
-            self._tell(self.name, f"{sentence}. It is tried again; events wait on the disk")
-
-    def _tell_box(self, error: Exception) -> None:
-        if not self._is_box_told:
-            self._is_box_told = True
-            self._tell(self.name, sentence_of(error))
-
-    def _tell_full(self) -> None:
-        if not self._is_box_told:
-            self._is_box_told = True
-            self._tell(
-                self.name,
-                f"the outbox is full with {len(self._outbox)} events: the oldest are given up, "
-                f"{self._outbox.dropped} so far",
-            )
 
 
 def _checked(camera: str) -> str:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from patchline.runtime.camera.backoff import ReconnectLimits
 from patchline.runtime.camera.source import FrameSource
 from patchline.runtime.camera.states import StateChange
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
@@ -36,6 +37,7 @@ class InspectedLine:
         names: Sequence[str] = ("camera1", "camera2", "camera3"),
         clock: Clock = SYSTEM_CLOCK,
         may_end: bool = True,
+        limits: ReconnectLimits | None = None,
         **options: Any,
     ) -> None:
         self.engine = engine or FakeEngine()
@@ -54,6 +56,7 @@ class InspectedLine:
                 on_state=self.states.append,
                 rules=rules,
                 may_end=may_end,
+                limits=limits,
                 clock=clock,
             )
             for name, source in zip(names, sources, strict=False)

@@ -72,6 +72,7 @@ class CameraServer:
         mode: see :class:`Mode`; set it at any time.
         fps: of good, garbage and half pictures.
         width, height: of the pictures.
+        then: ``(count, mode)``: after so many good pictures the mode becomes this one.
         sent: good pictures so far.
         connections: taken so far.
         user_password: ``"user:password"`` that HTTP Basic must give, or ``None``.
@@ -82,6 +83,7 @@ class CameraServer:
         self.mode = Mode.FRAMES
         self.fps = fps
         self.width, self.height = width, height
+        self.then: tuple[int, Mode] | None = None
         self.sent = 0
         self.connections = 0
         self.user_password: str | None = None
@@ -151,6 +153,8 @@ class CameraServer:
         with self._changed:
             number = self.sent
             self.sent += 1
+            if self.then is not None and self.sent == self.then[0]:
+                self.mode = self.then[1]
             self._changed.notify_all()
             return number
 

@@ -12,21 +12,21 @@ import pytest
 
 from patchline.runtime.camera import v4l2 as v4l2_module
 from patchline.runtime.camera.open import open_source
-from patchline.runtime.camera.reader import FrameReader
 from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.camera.stream import StreamSource
+from patchline.runtime.camera.supervised import CameraReader
 from patchline.runtime.camera.v4l2 import UsbSource
 from patchline.runtime.errors import ConfigurationError, SourceError, SourceOpenError
 
 from .fakes import gray
-from .mjpeg import MjpegServer
+from .mjpeg_server import CameraServer, Mode, is_whole, number_of
 
 MakeVideo = Callable[..., Path]
 
 
 @pytest.fixture
-def server() -> Iterator[MjpegServer]:
-    with MjpegServer() as running:
+def server() -> Iterator[CameraServer]:
+    with CameraServer(fps=500) as running:
         yield running
 
 
@@ -185,43 +185,51 @@ def test_a_stream_that_nobody_serves_does_not_open(scheme: str, unused_port: int
 
 @pytest.fixture
 def unused_port() -> int:
-    with MjpegServer() as server:
+    with CameraServer() as server:
         return server.port
 
 
-def test_a_server_that_never_answers_runs_into_the_time_out(server: MjpegServer) -> None:
-    server.answers = False
+def test_a_server_that_never_answers_runs_into_the_time_out(server: CameraServer) -> None:
+    server.mode = Mode.SILENT
     with pytest.raises(SourceOpenError, match=r"no video came within 0\.2 s"):
         StreamSource(server.uri, open_timeout_ms=200, read_timeout_ms=200)
 
 
-def test_a_stream_gives_frames_until_it_ends(server: MjpegServer) -> None:
-    server.frames = 30
-    server.may_end.set()
+def test_a_stream_gives_frames_until_it_ends(server: CameraServer) -> None:
+    server.then = (30, Mode.CLOSE)
     frames, error = read_until_error(server.uri.replace("//", "//admin:secret@"))
-    assert [brightness(frame) for frame in frames] == pytest.approx(list(range(30)), abs=1)
+    assert [number_of(frame.image) for frame in frames] == [*range(20), *range(10)]
+    assert all(is_whole(frame.image) for frame in frames)
     assert "ended after 30 frames" in str(error)
     assert "secret" not in str(error)
 
 
-def test_a_stream_that_falls_silent_runs_into_the_time_out(server: MjpegServer) -> None:
-    server.frames = 30
+def test_a_stream_that_falls_silent_runs_into_the_time_out(server: CameraServer) -> None:
+    server.then = (30, Mode.STALL)
     source = StreamSource(server.uri, read_timeout_ms=200)
     with pytest.raises(SourceError, match=r"gave nothing for 0\.2 s"):
         list(source.frames(threading.Event()))
     source.close()
 
 
-def test_a_slow_consumer_of_a_stream_gets_the_newest_frame(server: MjpegServer) -> None:
-    server.frames = 40
+def test_a_slow_consumer_of_a_stream_gets_the_newest_frame(server: CameraServer) -> None:
+    server.then = (40, Mode.STALL)
     source = _Tapped(open_source(server.uri), at=25)
-    with FrameReader(source) as reader:
-        assert source.is_reached.wait(60)
-        frame = next(iter(reader))
-        assert frame.index >= 24
-        assert brightness(frame) == pytest.approx(frame.index, abs=1)
-        assert reader.dropped >= 24
-        server.may_end.set()
+    reader: CameraReader[CapturedFrame] = CameraReader(
+        "left",
+        lambda: source,
+        is_live=True,
+        changed=threading.Condition(),
+        prepare=lambda frame: frame,
+    )
+    reader.start()
+    assert source.is_reached.wait(60)
+    frame = reader.poll()
+    assert frame is not None and frame.index >= 24
+    assert number_of(frame.image) == frame.index % 20
+    assert reader.dropped >= 24
+    server.cut()
+    reader.close()
 
 
 class _Tapped:

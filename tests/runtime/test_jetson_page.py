@@ -59,18 +59,30 @@ def test_a_message_of_the_page_is_the_programs(message: str, program: str) -> No
 
 
 def test_the_service_unit_is_whole_and_its_options_exist() -> None:
-    (text,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
-    unit = configparser.ConfigParser(interpolation=None, strict=True, delimiters="=")
+    unit = configparser.ConfigParser(interpolation=None, strict=False, delimiters="=")
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string(text.replace("\\\n", " "))
+    unit.read_string((ROOT / "docs/patchline@.service").read_text("utf-8").replace("\\\n", " "))
     assert unit.sections() == ["Unit", "Service", "Install"]
     service = unit["Service"]
     assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
     command, *words = shlex.split(service["ExecStart"])
     assert command.endswith("/run-camera")
+    # What the page and docs/service.md put into its variable becomes a part of the command line.
+    (of_board,) = re.findall(r'^PATCHLINE_OPTIONS="(.*)"$', PAGE, re.MULTILINE)
+    service_page = (ROOT / "docs/service.md").read_text("utf-8")
+    (of_line,) = re.findall(r'^PATCHLINE_OPTIONS="(.*)"$', service_page, re.MULTILINE)
+    words += [*shlex.split(of_board), *shlex.split(of_line)]
     given = {word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
-    assert given <= set(inspect.signature(run_camera).parameters)
-    assert {"engine", "bank", "headless"} <= given
+    known = set(inspect.signature(run_camera).parameters) - {"printed"} | {"print"}
+    assert given <= known
+    assert {"engine", "bank", "headless", "config", "state", "name", "dashboard"} <= given
+
+
+def test_every_option_is_on_the_page_of_the_command() -> None:
+    page = (ROOT / "docs/run-camera.md").read_text("utf-8")
+    known = set(inspect.signature(run_camera).parameters) - {"printed"} | {"print"}
+    on_page = {word.replace("-", "_") for word in re.findall(r"--([a-z][a-z-]+)", page)}
+    assert known <= on_page
 
 
 def test_the_options_of_build_engine_exist() -> None:

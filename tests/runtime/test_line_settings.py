@@ -292,3 +292,18 @@ def test_a_line_may_come_from_elsewhere_than_a_file() -> None:
     assert "camera" in document  # as it was
     with pytest.raises(ConfigurationError, match=r"^the command line: there is no camera"):
         make_settings({}, Path(), "the command line", {})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("0", "/dev/video0"), ("v4l2:///dev/video2", "2"), ("csi://1", "csi://1")],
+)
+def test_two_cameras_with_the_same_device_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    message = refusal(tmp_path, camera(source=one) + camera(source=other))
+    assert "the cameras 'camera1' and 'camera2' have the same device" in message
+
+
+def test_two_cameras_may_look_at_the_same_stream_or_file(tmp_path: Path) -> None:
+    for source in (STREAM, "parts.mp4", "test://"):
+        assert len(load(tmp_path, camera(source=source) * 2).cameras) == 2
+    assert len(load(tmp_path, camera(source="0") + camera(source="csi://0")).cameras) == 2

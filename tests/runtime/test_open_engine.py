@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from patchline.runtime.cli.camera_engine import open_camera_engine
-from patchline.runtime.cli.command import FlavourName, Provider
+from patchline.runtime.cli.camera_engine import EngineOptions, open_camera_engine
+from patchline.runtime.cli.command import FlavourName
 from patchline.runtime.contract import manifest_path
 from patchline.runtime.engine import compat, open_engine, tensorrt
 from patchline.runtime.engine.compat import Flavour
@@ -161,9 +161,7 @@ class TestOnnx:
 
 
 def open_for_camera(path: Path, **options: Any) -> Any:
-    defaults: dict[str, Any] = {"provider": Provider.AUTO, "threads": None, "device": None}
-    rest = {"flavour": None, "no_build": False, "no_cuda_graph": False}
-    return open_camera_engine(path, None, **(defaults | rest | options))
+    return open_camera_engine(EngineOptions(path, **options))
 
 
 class TestCamera:

@@ -18,7 +18,7 @@ import pytest
 
 from patchline.runtime.cli.signals import stop_on_signals
 
-from .mjpeg import MjpegServer
+from .mjpeg_server import CameraServer, Mode
 from .tiny_model import write_tiny_bank, write_tiny_graph
 
 PROGRAM = [sys.executable, "-m", "patchline.runtime.cli.run_camera"]
@@ -136,8 +136,8 @@ def test_a_source_that_does_not_open_is_one_sentence(
 
 
 def test_credentials_never_reach_any_output(tiny_model: Path) -> None:
-    with MjpegServer() as server:
-        server.may_end.set()
+    with CameraServer(fps=500) as server:
+        server.then = (30, Mode.CLOSE)
         uri = server.uri.replace("//", "//admin:secret@") + "?token=secret"
         finished = run(tiny_model, uri, "--reconnect-limit", 0)
     assert finished.returncode == 1
@@ -208,7 +208,9 @@ def test_a_signal_ends_it_cleanly(tiny_model: Path, tmp_path: Path, number: int)
 
 def test_a_signal_ends_the_wait_for_a_silent_camera(tiny_model: Path, tmp_path: Path) -> None:
     messages = tmp_path / "messages"
-    with MjpegServer() as server, running(command(tiny_model, server.uri), messages) as process:
+    server = CameraServer()
+    server.then = (30, Mode.STALL)
+    with server, running(command(tiny_model, server.uri), messages) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)

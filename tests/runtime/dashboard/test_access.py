@@ -101,7 +101,7 @@ def test_origins(origin: str, host: str, is_same: bool) -> None:
 def test_beyond_loopback_a_token_is_demanded_and_one_offered(host: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Dashboard(LiveView(), FakeControls(), host=host)
-    offered = str(caught.value).rpartition("--dashboard-token ")[2]
+    offered = str(caught.value).rpartition("--token ")[2]
     assert len(offered) == 32
     Access(offered)
 

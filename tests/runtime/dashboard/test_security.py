@@ -180,7 +180,7 @@ class TestOriginAndHost:
     def test_a_rebound_name_sees_nothing(self, site: Site, host: str) -> None:
         status, _, body = site.ask("GET", "/", host=host)
         assert status == 403
-        assert "--dashboard-token" in error_of(body)
+        assert "--token" in error_of(body)
 
     @pytest.mark.parametrize("host", ["localhost:{}", "127.0.0.1:{}", "[::1]:{}", "localhost"])
     def test_this_machines_own_names(self, site: Site, host: str) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import threading
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
 from patchline.runtime.camera.adjust import Adjustment, Box, Flip
+from patchline.runtime.camera.backoff import ReconnectLimits
+from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.camera.states import StreamState
 from patchline.runtime.decisions.event import Event, EventKind, Phase
 from patchline.runtime.decisions.mask import Mask
 from patchline.runtime.decisions.trigger import Trigger
 from patchline.runtime.engine import Prediction
 from patchline.runtime.errors import EngineError, FrameError, SourceError, WriteError
-from patchline.runtime.line.camera import Rules
+from patchline.runtime.line.camera import Prepared, Rules
+from patchline.runtime.line.inspection import GATHER_S
 from patchline.runtime.line.watchdog import Heartbeat
 from patchline.runtime.outputs.base import OutputClosedError, OutputEndedError
 from patchline.runtime.outputs.queued import QueuedOutput
@@ -24,6 +28,8 @@ from patchline.runtime.preprocess import Frame
 
 from ..fakes import NOON, FakeClock, FakeEngine, FakeOutput, FakeSource, gray
 from ..inspected import InspectedLine, inspect_images
+from ..scripted import PATIENCE_S, ScriptedSource
+from ..tiny_model import THRESHOLD
 
 GOOD, BAD = gray(100), gray(250)
 
@@ -83,6 +89,21 @@ def test_frames_may_change_size_depth_and_channels_in_mid_stream() -> None:
     output = FakeOutput()
     inspect_images(kinds, output)
     assert [verdict.score for verdict in output.verdicts] == [100.0] * len(kinds)
+
+
+def test_the_contour_moves_with_another_threshold() -> None:
+    output = FakeOutput()
+    inspect_images([GOOD], output)
+    inspect_images([GOOD], output, rules=Rules(threshold=THRESHOLD / 2))
+    whole, half = output.judged
+    assert half.map_value == pytest.approx(whole.map_value / 2)
+
+
+def test_a_camera_is_given_up_after_as_many_attempts_as_were_asked_for() -> None:
+    source = FakeSource([], is_live=True, error=SourceError("unplugged"))
+    limits = ReconnectLimits(attempts=0)
+    with pytest.raises(SourceError, match="unplugged"):
+        InspectedLine([source], may_end=False, limits=limits).run()
 
 
 def test_a_frame_that_is_no_picture_is_named_after_those_before_it_were_judged() -> None:
@@ -153,9 +174,11 @@ def test_frames_that_are_there_together_are_judged_in_one_call() -> None:
     assert sum(engine.batches) == 60
     assert max(engine.batches) == 3
     for i, camera in enumerate(line.cameras):
-        found = [v for v in output.verdicts if v.camera == camera.name]
-        assert [v.frame for v in found] == list(range(20))
-        assert {v.score for v in found} == {10.0 + i}
+        judged = [one for one in output.judged if one.verdict.camera == camera.name]
+        assert [one.verdict.frame for one in judged] == list(range(20))
+        assert {one.verdict.score for one in judged} == {10.0 + i}
+        assert {float(one.anomaly_map.max()) for one in judged} == {10.0 + i}
+        assert {float(one.influence_map.max()) for one in judged} == {(10.0 + i) / 2}
 
 
 def test_each_camera_has_its_own_rules() -> None:
@@ -181,6 +204,104 @@ def test_it_ends_after_max_frames() -> None:
     source = FakeSource([GOOD], is_endless=True)
     assert InspectedLine([source], max_frames=7).run().frames == 7
     assert source.is_closed.is_set()
+
+
+def test_how_long_it_ran_is_known() -> None:
+    clock = FakeClock()
+    clock.time_s = 5000.0
+
+    class Slow(FakeEngine):
+        def infer(self, frames: Frame) -> Prediction:
+            clock.time_s += 2.5
+            return super().infer(frames)
+
+    line = inspect_images([GOOD] * 2, engine=Slow(), clock=clock)
+    assert line.inspection.elapsed_s == pytest.approx(5.0)
+
+
+class HandFed:
+    """A reader whose polls give what a test says; it is over when nothing is left."""
+
+    error = None
+    dropped = 0
+
+    def __init__(self, *polls: Prepared | None, is_ready: bool = False) -> None:
+        self.is_ready = is_ready
+        self._polls = list(polls)
+
+    @property
+    def is_over(self) -> bool:
+        return not self._polls
+
+    def start(self) -> None:
+        """Nothing is to be opened."""
+
+    def poll(self) -> Prepared | None:
+        return self._polls.pop(0) if self._polls else None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Waits(threading.Condition):
+    """Remembers how long was waited for, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout)
+        return True
+
+
+def prepared(taken_s: float = 0.0, preprocess_ms: float = 0.0) -> Prepared:
+    captured = CapturedFrame(GOOD, 0, NOON, 1.0, taken_s=taken_s)
+    return Prepared(captured, gray(100, 32, 32), preprocess_ms, None)
+
+
+def hand_fed(*readers: HandFed, **options: Any) -> tuple[InspectedLine, Waits]:
+    line, waits = InspectedLine([FakeSource([]) for _ in readers], **options), Waits()
+    line.inspection._changed = waits
+    for camera, reader in zip(line.cameras, readers, strict=True):
+        camera.reader = reader  # type: ignore[assignment]
+    return line, waits
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_frame_waits_a_moment_for_those_of_other_live_cameras(is_live: bool) -> None:
+    engine = BatchingEngine()
+    readers = HandFed(prepared(), None), HandFed(None, prepared(), None)
+    line, waits = hand_fed(*readers, engine=engine)
+    line.cameras[1].is_live = is_live
+    line.run()
+    assert engine.batches == ([2] if is_live else [1, 1])
+    assert (GATHER_S in waits.seconds) is is_live
+
+
+def test_cameras_that_hang_are_closed_at_the_same_time() -> None:
+    both = threading.Barrier(2)
+
+    class Hanging(HandFed):
+        def close(self) -> None:
+            both.wait(PATIENCE_S)
+
+    hand_fed(Hanging(prepared()), Hanging(prepared()))[0].run()
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_nothing_is_waited_for_where_a_camera_has_something(is_ready: bool) -> None:
+    line, waits = hand_fed(HandFed(None, prepared(), None, is_ready=is_ready))
+    assert line.run().frames == 1
+    assert bool(waits.seconds) is not is_ready
+
+
+def test_what_it_took_to_prepare_a_frame_is_no_part_of_its_wait() -> None:
+    output, clock = FakeOutput(), FakeClock()
+    clock.time_s = 10.0
+    reader = HandFed(prepared(taken_s=9.75, preprocess_ms=100.0))
+    hand_fed(reader, outputs=[output], clock=clock)[0].run()
+    assert output.verdicts[0].times.wait_ms == pytest.approx(150.0)
 
 
 def test_max_frames_counts_the_frames_of_all_cameras() -> None:
@@ -277,7 +398,7 @@ def test_stage_times_come_from_the_clock() -> None:
     clock = FakeClock(step_s=0.001)
     inspect_images([GOOD], output, clock=clock)
     times = output.verdicts[0].times
-    assert (times.read_ms, times.wait_ms) == (1.0, 0.0)
+    assert times.read_ms == 1.0
     assert times.preprocess_ms >= 1.0 and times.infer_ms >= 1.0
     assert times.total_ms == pytest.approx(times.preprocess_ms + times.infer_ms)
 
@@ -296,10 +417,97 @@ def test_a_live_camera_loses_frames_rather_than_time() -> None:
 
 
 def test_between_frames_is_called_before_each_call_of_the_engine() -> None:
-    calls: list[int] = []
+    calls: list[str] = []
+
+    class Telling(FakeEngine):
+        def infer(self, frames: Frame) -> Prediction:
+            calls.append("engine")
+            return super().infer(frames)
+
+    inspect_images([GOOD] * 3, engine=Telling(), between_frames=lambda: calls.append("between"))
+    assert calls.count("engine") == 3
+    assert all(calls[at - 1] == "between" for at, call in enumerate(calls) if call == "engine")
+
+
+def test_between_frames_is_called_while_no_camera_gives_a_frame() -> None:
+    stop, calls = threading.Event(), []
+
+    def between() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            stop.set()
+
+    source = ScriptedSource()
+    assert InspectedLine([source], stop=stop, between_frames=between).run().frames == 0
+    assert len(calls) == 3
+
+
+def test_a_crop_and_a_mask_that_change_together_do_so_for_the_same_frame() -> None:
+    picture = gray(100)
+    picture[:, 50:] = 250
+    left = np.arange(30) < 20
+    cropped = Rules(Adjustment(Box(0, 0, 60, 20)), Mask(np.tile(left, (10, 1)), "left.png"))
     output = FakeOutput()
-    inspect_images([GOOD] * 3, output, between_frames=lambda: calls.append(len(output.judged)))
-    assert calls == [0, 1, 2]
+    line = InspectedLine([FakeSource([picture] * 20)], [output])
+    (camera,) = line.cameras
+
+    def between() -> None:
+        if camera.reader.captured:
+            camera.rules = cropped
+
+    line.inspection._between_frames = between
+    line.run()  # the first frames were cropped as before, and must not be held against the mask
+    shapes = [judged.captured.image.shape[:2] for judged in output.judged]
+    assert shapes[0] == (48, 64) and shapes[-1] == (20, 60) and len(shapes) == 20
+    scores = [verdict.score for verdict in output.verdicts]
+    assert scores == [250.0 if shape == (48, 64) else 100.0 for shape in shapes]
+
+
+def test_a_live_camera_whose_pictures_do_not_fit_its_mask_is_refused_and_not_the_line() -> None:
+    rules = Rules(mask=Mask(np.ones((48, 64), bool), "mask.png"))
+    output = FakeOutput()
+    sources = [FakeSource([gray(100, 20, 90)], is_live=True), FakeSource([GOOD] * 5)]
+    line = InspectedLine(sources, [output], rules=rules).run()
+    assert line.cameras[0].reader.refused == 1
+    assert [v.camera for v in output.verdicts] == ["camera2"] * 5
+
+
+def test_an_event_ends_with_its_camera_while_the_others_go_on() -> None:
+    stop, told = threading.Event(), FakeOutput()
+
+    class Stopping(FakeOutput):
+        def notify(self, notice: Any) -> None:
+            told.notify(notice)
+            if notice.phase is Phase.ENDED:
+                stop.set()
+
+    sources = [FakeSource([BAD]), FakeSource([GOOD], is_endless=True)]
+    line = InspectedLine(sources, [Stopping()], stop=stop, max_frames=5_000).run()
+    assert line.frames < 5_000
+    assert [e.phase for e in told.notices if isinstance(e, Event)] == [Phase.STARTED, Phase.ENDED]
+
+
+def test_the_wait_of_a_frame_is_its_age_whatever_the_wall_clock_does() -> None:
+    class Jumping(FakeClock):
+        def now(self) -> datetime:
+            return NOON + timedelta(days=365)
+
+    output, clock = FakeOutput(), Jumping()
+    clock.time_s = 5000.0
+    line = InspectedLine([FakeSource([GOOD])], [output], clock=clock)
+    (camera,) = line.cameras
+    polled = camera.reader.poll
+
+    def poll_late() -> Any:
+        if not camera.reader.is_ready:
+            return polled()
+        clock.time_s += 0.25
+        return polled()
+
+    camera.reader.poll = poll_late  # type: ignore[method-assign]
+    line.run()
+    times = output.verdicts[0].times
+    assert times.wait_ms == pytest.approx(250.0)
 
 
 def test_the_heartbeat_is_busy_only_inside_the_engine() -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import pytest
 
 from patchline.runtime.camera.states import StreamState
+from patchline.runtime.decisions.decider import Decider
+from patchline.runtime.decisions.drift import Drift
 from patchline.runtime.decisions.trigger import Trigger
 from patchline.runtime.errors import ConfigurationError, WriteError
 from patchline.runtime.line.camera import Rules
 from patchline.runtime.line.live_controls import LineControls
 from patchline.runtime.line.overrides import Overrides
 
-from ..fakes import FakeEngine, FakeOutput, FakeSource, gray
+from ..fakes import FakeEngine, FakeOutput, FakeSource, gray, judged_frame
 from ..inspected import InspectedLine
 from ..tiny_model import THRESHOLD, make_manifest
 
@@ -66,6 +69,36 @@ def test_a_threshold_holds_at_once_and_after_a_restart(tmp_path: Path) -> None:
     again.controls.set_threshold("camera1", None)
     assert again.thresholds() == [THRESHOLD, 120.0]
     assert Controlled(tmp_path).thresholds() == [THRESHOLD, 120.0]
+
+
+def test_the_configured_threshold_and_trigger_come_back_at_once(tmp_path: Path) -> None:
+    controlled = Controlled(tmp_path)
+    controls = controlled.controls
+    controls.set_threshold("camera2", 140.0)
+    controls.set_trigger("camera2", Trigger(3, 5))
+    view = controls.cameras()[1]
+    assert (view.threshold, view.trigger) == (140.0, Trigger(3, 5))
+    controls.set_threshold("camera2", None)
+    controls.set_trigger("camera2", None)
+    view = controls.cameras()[1]
+    assert (view.threshold, view.trigger) == (120.0, Trigger(2, 3))
+    assert controlled.line.cameras[1].rules == Rules(threshold=120.0, trigger=Trigger(2, 3))
+
+
+def test_the_view_says_how_the_stream_and_the_scores_are(tmp_path: Path) -> None:
+    controlled = Controlled(tmp_path)
+    camera = controlled.line.cameras[0]
+    camera.decider = Decider("camera1", trigger=Trigger(), drift=Drift([0.1] * 20, 100))
+    for index in range(100):
+        camera.decider.decide(judged_frame(gray(1), index=index))
+    camera.reader.dropped = 7
+    camera.reader.close()
+    for _ in range(2):
+        camera.figures.add(judged_frame(gray(1)).verdict, time.perf_counter())
+    view = controlled.controls.cameras()[0]
+    assert (view.is_drifting, view.dropped) == (True, 7)
+    assert view.detail == "it was told to stop"
+    assert view.fps > 0
 
 
 def test_a_trigger_holds_at_once_and_after_a_restart(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import cv2
 import pytest
 
 from patchline.runtime.camera.adjust import Box
@@ -16,6 +18,7 @@ from patchline.runtime.line.settings import load_settings
 
 from ..fakes import FakeEngine, FakeSource, gray
 from ..inspected import InspectedLine
+from ..tiny_model import make_manifest
 
 FILE = """
 [[camera]]
@@ -36,7 +39,8 @@ class Reloaded:
         self.file = folder / "line.toml"
         self.file.write_text(FILE)
         settings = load_settings(self.file)
-        engine = FakeEngine()
+        # Of a score that a mask can be used with.
+        engine = FakeEngine(make_manifest().model_copy(update={"score": "distance"}))
         sources = [FakeSource([gray(1)], is_live=True) for _ in range(2)]
         self.line = InspectedLine(sources, names=("left", "right"))
         for camera, one in zip(self.line.cameras, settings.cameras, strict=True):
@@ -115,6 +119,51 @@ def test_the_drift_watch_is_renewed_where_its_settings_change(reloaded: Reloaded
     reloaded.reload.apply()
     assert all(camera.decider.is_drifting is False for camera in reloaded.line.cameras)
     assert reloaded.said == [f"{reloaded.file} was read again"]
+
+
+@pytest.fixture
+def renewed(reloaded: Reloaded, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the cameras whose drift watch was replaced."""
+    names: list[str] = []
+    for camera in reloaded.line.cameras:
+        renew = functools.partial(lambda name, drift: names.append(name), camera.name)
+        monkeypatch.setattr(camera.decider, "set_drift", renew)
+    return names
+
+
+@pytest.mark.parametrize("moved", ["crop = [0, 0, 9, 9]", "flip = 'vertical'", "mask = 'm.png'"])
+def test_the_drift_watch_of_a_camera_begins_anew_where_it_looks_at_another_part(
+    reloaded: Reloaded, renewed: list[str], moved: str
+) -> None:
+    cv2.imwrite(str(reloaded.file.with_name("m.png")), gray(255))
+    reloaded.edit("threshold = 120.0", moved)
+    for _ in range(2):
+        reloaded.reload.apply()
+    assert renewed == ["left"]
+
+
+@pytest.mark.parametrize("watch", ['drift = "off"', "drift_window = 100"])
+def test_other_settings_of_the_drift_watch_hold_for_every_camera(
+    reloaded: Reloaded, renewed: list[str], watch: str
+) -> None:
+    reloaded.file.write_text(f"{watch}\n{FILE}")
+    for _ in range(2):
+        reloaded.reload.apply()
+    assert renewed == ["left", "right"]
+
+
+def test_another_threshold_leaves_the_drift_watch_alone(
+    reloaded: Reloaded, renewed: list[str]
+) -> None:
+    reloaded.edit("threshold = 120.0", "threshold = 90.0")
+    reloaded.reload.apply()
+    assert renewed == []
+
+
+def test_files_have_no_drift_watch_to_renew(reloaded: Reloaded, renewed: list[str]) -> None:
+    reloaded.line.cameras[1].is_live = False
+    reloaded.reload.renew_drift()
+    assert renewed == ["left"]
 
 
 def test_a_line_that_was_set_up_by_options_has_nothing_to_read(reloaded: Reloaded) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from patchline.runtime.decisions.event import Event, Notice
 from patchline.runtime.errors import ConfigurationError, WriteError
 from patchline.runtime.outputs.base import OutputClosedError, OutputEndedError
-from patchline.runtime.outputs.queued import LONGEST_PAUSE_S, MOST_ABANDONED, QueuedOutput
+from patchline.runtime.outputs.queue_state import LONGEST_PAUSE_S
+from patchline.runtime.outputs.queued import MOST_ABANDONED, QueuedOutput
 from patchline.runtime.verdict import JudgedFrame
 
 from ..fakes import FakeClock
@@ -154,7 +155,7 @@ def test_a_failure_is_told_once_and_tried_again_later_and_later() -> None:
     for count in range(1, 10):
         queued.write(A_FRAME)
         wait_until(lambda count=count: queued.failures == count and len(clock.waits_s) == count)
-        wait_until(lambda: not queued._health.is_pausing)
+        wait_until(lambda: not queued._state.health.is_pausing)
     assert clock.waits_s == [1, 2, 4, 8, 16, 32, 60, 60, LONGEST_PAUSE_S]
     assert queued.is_failing
     queued.write(A_FRAME)
@@ -203,7 +204,7 @@ def test_any_exception_of_an_output_is_a_failure_that_is_named() -> None:
     queued = QueuedOutput(output, clock=FakeClock(), on_failure=told)
     queued.write(A_FRAME)
     wait_until(lambda: queued.failures == 1)
-    wait_until(lambda: not queued._health.is_pausing)
+    wait_until(lambda: not queued._state.health.is_pausing)
     queued.write(A_FRAME)
     queued.close()
     assert queued.written == 1
@@ -332,6 +333,24 @@ def test_a_stuck_output_is_opened_again_and_the_old_one_closed_when_it_comes_bac
     assert told.sentences == ["was restarted: stuck for 60 s"]
 
 
+def test_an_output_whose_call_returns_while_another_is_opened_goes_on() -> None:
+    old, new = Recorder(), Recorder()
+
+    def reopen() -> Recorder:
+        old.gate.set()
+        wait_until(lambda: queued.written == 1)
+        return new
+
+    queued = QueuedOutput(old, reopen=reopen)
+    with stuck(old, queued):
+        assert not queued.restart("stuck")
+    queued.write(frame(1))
+    queued.close()
+    assert (old.taken, new.taken) == ([0, 1], [])
+    assert (old.closings, new.closings) == (1, 1)
+    assert (queued.written, queued.dropped_frames) == (2, 0)
+
+
 def test_a_reentrant_output_is_shared_with_a_new_thread_and_closed_once() -> None:
     class Reentrant(Recorder):
         is_reentrant = True
@@ -393,7 +412,7 @@ def test_a_telling_that_fails_ends_no_thread(caplog: pytest.LogCaptureFixture) -
     queued = QueuedOutput(output, clock=FakeClock(), on_failure=refuse)
     queued.write(A_FRAME)
     wait_until(lambda: queued.failures == 1)
-    wait_until(lambda: not queued._health.is_pausing)
+    wait_until(lambda: not queued._state.health.is_pausing)
     queued.write(A_FRAME)
     wait_until(lambda: queued.written == 1)
     queued.close()
