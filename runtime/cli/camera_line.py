@@ -81,7 +81,6 @@ def run_line(
         # First of all: a path that is mistyped need not wait for the engine.
         material = {one.name: material_of(one) for one in settings.cameras}
         check_sources(material.values(), options)
-        check_sources(material.values(), options)
         engine = enter(open_camera_engine(engine_options))
         announcer = Announcer()
         announcer.is_line = len(settings.cameras) > 1
@@ -95,7 +94,7 @@ def run_line(
         _connect(hangup, engine, engine_options.bank, settings, cameras, controls, options)
         hangup.then(systemd.ready)
         print_head(engine, cameras)
-        _warm_up(engine)
+        _warm_up(engine, len(cameras))
         heartbeat = Heartbeat()
         inspection = Inspection(
             cameras,
@@ -180,12 +179,13 @@ def _connect(
     hangup.then(reload.apply)
 
 
-def _warm_up(engine: Engine) -> None:
-    # The first inference allocates; without this it would be a live line's slowest frame.
+def _warm_up(engine: Engine, most_frames: int) -> None:
+    # The first inference of each batch size allocates: it would be a live line's slowest frame.
     import numpy as np
 
     size = engine.manifest.model_size
-    engine.infer(np.zeros((1, size.height, size.width, 3), np.uint8))
+    for batch in range(1, most_frames + 1):
+        engine.infer(np.zeros((batch, size.height, size.width, 3), np.uint8))
 
 
 def _run(

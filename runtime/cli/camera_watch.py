@@ -21,7 +21,7 @@ INSPECTION_LIMIT_S = 60.0
 """Frames that take longer from being taken up to their verdicts: the engine is wedged."""
 
 _CAMERA_LIMIT_S, _OUTPUT_LIMIT_S = 30.0, 60.0
-_LAST_WORDS_S = 10.0
+_LAST_WORDS_S = 15.0  # more than the outputs take to finish, at most
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def watched(
     """Restart what is wedged, and tell systemd that the line runs, while the context is open."""
     from patchline.runtime.line.watchdog import Watchdog
 
-    watchdog = Watchdog(lambda stage, sentence: _end_wedged(sentence, stop))
+    watchdog = Watchdog(lambda stage, sentence: _end_wedged(sentence, outputs, stop))
     watchdog.register("the inspection", heartbeat, INSPECTION_LIMIT_S)
     for camera in cameras:
         beat = functools.partial(getattr, camera.reader, "heartbeat_s")
@@ -59,11 +59,12 @@ def watched(
             closing.close()
 
 
-def _end_wedged(sentence: str, stop: threading.Event) -> None:
+def _end_wedged(sentence: str, outputs: FanOut, stop: threading.Event) -> None:
     """Leave, so that whoever started the process starts it again: a native call never returns."""
-    print_error(sentence)
-    stop.set()
-    # The outputs are given time to finish; the wedged call would keep the process for ever.
+    # First of all: whoever reads stderr may have stopped, too.
     timer = threading.Timer(_LAST_WORDS_S, os._exit, (EXIT_ERROR,))
     timer.daemon = True
     timer.start()
+    stop.set()
+    print_error(sentence)
+    outputs.close()  # the loop does not come to it; a video without its index cannot be played

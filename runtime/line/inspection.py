@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from patchline.runtime.camera.states import StreamState
 from patchline.runtime.clock import SYSTEM_CLOCK, Clock
 from patchline.runtime.decisions.event import Event
 from patchline.runtime.engine.base import Engine, Prediction
@@ -115,7 +116,7 @@ class Inspection:
                 self._idle()
         if batch and self._waits_for_others:
             taken = {camera.name for camera, _ in batch}
-            others = [c for c in self._cameras if c.is_live and c.name not in taken]
+            others = [c for c in self._cameras if c.name not in taken and _may_come(c)]
             if others:
                 self._wait(GATHER_S)
                 batch += self._take(others)
@@ -193,6 +194,11 @@ class Inspection:
         for camera in self._cameras:
             if camera.reader.error is not None:
                 raise camera.reader.error
+
+
+def _may_come(camera: Camera) -> bool:
+    # One that is lost is not waited for, batch after batch.
+    return camera.is_live and camera.reader.state is StreamState.RUNNING
 
 
 def _waited_ms(prepared: Prepared, now_s: float) -> float:

@@ -76,7 +76,7 @@ def surely(tell: Tell) -> Tell:
     return told
 
 
-def sentence_of(error: Exception) -> str:
+def sentence_of(error: BaseException) -> str:
     """What is told of an exception, without a full stop; its type, if it is none of ours."""
     if isinstance(error, WriteError):
         return str(error).rstrip(".")

@@ -31,7 +31,8 @@ class Worker:
 class Health:
     """Where an output stands between working and failing."""
 
-    is_failing: bool = False  # the latest attempt failed
+    is_failing: bool = False  # the latest attempt of its kind failed
+    is_at_frames: bool = False  # that kind is frames, not notices
     is_pausing: bool = False  # and the next one is to come
     is_stuck: bool = False  # a call does not return
     pause_s: float = FIRST_PAUSE_S
@@ -103,15 +104,23 @@ class QueueState:
         self.room.set()
         return worker.in_hand
 
-    def succeed(self, worker: Worker) -> None:
-        """The item in hand was taken."""
-        self.line.written += 1
-        self.health = Health()
-        worker.in_hand = worker.busy_since_s = None
+    def succeed(self, worker: Worker, item: Item) -> bool:
+        """The item in hand was taken; whether that ends a bout of failures.
 
-    def fail(self, worker: Worker, item: Item, error: Exception) -> float:
+        An event that an output of pictures has no use for does not: only what failed can.
+        """
+        self.line.written += 1
+        worker.in_hand = worker.busy_since_s = None
+        if self.health.is_failing and self.health.is_at_frames != item.is_frame:
+            self.health.is_stuck = False
+            return False
+        was_failing = self.is_failing
+        self.health = Health()
+        return was_failing
+
+    def fail(self, worker: Worker, item: Item, error: BaseException) -> float:
         """The item in hand was not taken; the pause until the next attempt, in seconds."""
-        pause_s = self._begin_pause()
+        pause_s = self._begin_pause(is_at_frames=item.is_frame)
         self.line.drop_frames()
         item.tries += 1
         is_hopeless = not isinstance(error, WriteError) and item.tries >= _TRIES
@@ -141,10 +150,10 @@ class QueueState:
             self.line.refuse(worker.in_hand)
         worker.in_hand = worker.busy_since_s = None
 
-    def _begin_pause(self) -> float:
+    def _begin_pause(self, *, is_at_frames: bool) -> float:
         before = self.health
         self.failures += 1
         dropped = before.dropped_before if before.is_failing else self.line.dropped
         longer_s = min(2 * before.pause_s, LONGEST_PAUSE_S)
-        self.health = Health(True, True, False, longer_s, dropped)
+        self.health = Health(True, is_at_frames, True, False, longer_s, dropped)
         return before.pause_s

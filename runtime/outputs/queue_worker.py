@@ -43,10 +43,10 @@ def _attempt(state: QueueState, worker: Worker, item: Item) -> None:
         _end(state, worker, None)
     except OutputEndedError as error:
         _end(state, worker, error)
-    except Exception as error:  # of a user's output, too: it must not end the line
+    except (Exception, SystemExit) as error:  # of a user's output, too: it must not end the line
         _fail(state, worker, item, error)
     else:
-        _succeed(state, worker)
+        _succeed(state, worker, item)
 
 
 def _hand_over(output: Output, item: Item) -> None:
@@ -56,18 +56,17 @@ def _hand_over(output: Output, item: Item) -> None:
         output.notify(item.content)
 
 
-def _succeed(state: QueueState, worker: Worker) -> None:
+def _succeed(state: QueueState, worker: Worker, item: Item) -> None:
     with state.changed:
         if worker.is_abandoned:
             return
-        was_failing = state.is_failing
         lost = state.line.dropped - state.health.dropped_before
-        state.succeed(worker)
-    if was_failing:
+        has_recovered = state.succeed(worker, item)
+    if has_recovered:
         state.tell(state.name, f"works again; {lost} records were dropped meanwhile")
 
 
-def _fail(state: QueueState, worker: Worker, item: Item, error: Exception) -> None:
+def _fail(state: QueueState, worker: Worker, item: Item, error: BaseException) -> None:
     with state.changed:
         if worker.is_abandoned:
             return
@@ -98,7 +97,7 @@ def _finish(state: QueueState, worker: Worker) -> None:
         return  # the one that took its place closes it
     try:
         worker.output.close()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not worker.is_abandoned:
             with state.changed:
                 state.count_failure()

@@ -224,6 +224,7 @@ class HandFed:
 
     error = None
     dropped = 0
+    state = StreamState.RUNNING
 
     def __init__(self, *polls: Prepared | None, is_ready: bool = False) -> None:
         self.is_ready = is_ready
@@ -277,6 +278,15 @@ def test_a_frame_waits_a_moment_for_those_of_other_live_cameras(is_live: bool) -
     line.run()
     assert engine.batches == ([2] if is_live else [1, 1])
     assert (GATHER_S in waits.seconds) is is_live
+
+
+def test_a_camera_that_is_lost_is_not_waited_for() -> None:
+    readers = HandFed(prepared(), None), HandFed(None, prepared(), None)
+    readers[1].state = StreamState.RECONNECTING
+    line, waits = hand_fed(*readers)
+    line.cameras[1].is_live = True
+    line.run()
+    assert GATHER_S not in waits.seconds
 
 
 def test_cameras_that_hang_are_closed_at_the_same_time() -> None:

@@ -459,3 +459,41 @@ def test_everything_is_written_in_order_or_counted(
         assert queued.dropped_notices == 0
         assert set(notices) <= set(output.taken)
     assert queued.depth == 0
+
+
+def test_an_event_that_an_output_of_pictures_ignores_is_no_recovery() -> None:
+    class Pictures(Recorder):
+        def notify(self, notice: Notice) -> None:
+            """Has no use for it."""
+
+    output, told, clock = Pictures(), Told(), FakeClock()
+    output.errors = [WriteError("the disk is full")] * 3
+    queued = QueuedOutput(output, clock=clock, on_failure=told)
+    for count in range(1, 4):
+        queued.write(A_FRAME)
+        wait_until(lambda count=count: queued.failures == count and len(clock.waits_s) == count)
+        wait_until(lambda: not queued._state.health.is_pausing)
+        queued.notify(event(count))
+        wait_until(lambda count=count: queued.written == count)
+        assert queued.is_failing
+    assert clock.waits_s == [1, 2, 4]
+    queued.write(A_FRAME)
+    queued.close()
+    assert not queued.is_failing
+    assert [sentence.split(";")[0] for sentence in told.sentences] == [
+        "the disk is full. Frames are dropped, and it is tried again",
+        "works again",
+    ]
+
+
+def test_an_output_that_would_leave_the_process_is_a_failure() -> None:
+    class Leaving(Recorder):
+        def write(self, judged: JudgedFrame) -> None:
+            raise SystemExit(3)
+
+    told = Told()
+    queued = QueuedOutput(Leaving(), clock=FakeClock(), on_failure=told)
+    queued.write(A_FRAME)
+    wait_until(lambda: queued.failures == 1)
+    queued.close()
+    assert told.sentences[0].startswith("failed with SystemExit: 3")
