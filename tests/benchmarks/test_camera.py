@@ -29,7 +29,10 @@ def run(module: str, folder: Path, *arguments: object) -> dict[str, Any]:
 
 
 def test_camera_writes_ratios_latency_and_the_pages_cost(tmp_path: Path) -> None:
-    found = run("camera", tmp_path, "--image-size", 32, "--frames", 8, "--rounds", 2)
+    arguments = ("--image-size", 32, "--frames", 8, "--rounds", 2, "--threads", 1)
+    measured = run("camera", tmp_path, *arguments)["engine_threads"]
+    assert set(measured) == {"1"}
+    found = measured["1"]
     assert set(found["throughput"]) == {"video", "pictures"}
     for measured in found["throughput"].values():
         assert measured["loop_over_bare"]["median"] > 0
