@@ -146,9 +146,10 @@ class TestClasses:
             "--memory-budget": "512M",
             "--device": "cpu",
             "--bank": "external",
+            "--precision": "int8",
             "--calibration-images": "24",
             "--calibration-method": "percentile",
-            "--float-layers": "first, node_conv2d_3,",
+            "--float-layers": "first, layer2.0.conv1,",
         }
         words = ["--cls", "lids", "--skip-unreadable", *itertools.chain(*options.items())]
         assert call(*words, "--data", data).status == 0
@@ -169,10 +170,10 @@ class TestClasses:
             "skip_unreadable": True,
             "device": "cpu",
             "bank": "external",
-            "precision": "fp32",
+            "precision": "int8",
             "calibration_images": 24,
             "calibration_method": "percentile",
-            "float_layers": ("first", "node_conv2d_3"),
+            "float_layers": ("first", "layer2.0.conv1"),
         }
 
 
