@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,23 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from patchline.runtime.camera.options import Flip
 from patchline.runtime.errors import ConfigurationError, FrameError
 
 _BOX = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*")
-
-
-class Flip(str, enum.Enum):
-    """How a picture is mirrored."""
-
-    NONE = "none"
-    HORIZONTAL = "horizontal"
-    """Left becomes right."""
-
-    VERTICAL = "vertical"
-    """Top becomes bottom."""
-
-    BOTH = "both"
-    """A turn by 180 degrees, for a camera that hangs upside down."""
 
 
 _FLIP_CODES = {Flip.HORIZONTAL: 1, Flip.VERTICAL: 0, Flip.BOTH: -1}

@@ -22,6 +22,20 @@ class Codec(str, enum.Enum):
     MJPEG = "mjpeg"
 
 
+class Flip(str, enum.Enum):
+    """How a picture is mirrored."""
+
+    NONE = "none"
+    HORIZONTAL = "horizontal"
+    """Left becomes right."""
+
+    VERTICAL = "vertical"
+    """Top becomes bottom."""
+
+    BOTH = "both"
+    """A turn by 180 degrees, for a camera that hangs upside down."""
+
+
 @dataclass(frozen=True)
 class SourceOptions:
     """What is asked of a camera.

@@ -9,25 +9,8 @@ from typing import Annotated
 
 import typer
 
+from patchline.runtime.camera.options import Codec, Flip
 from patchline.runtime.cli.command import FlavourName, Provider
-
-
-class CodecName(str, enum.Enum):
-    """How a stream or a USB camera encodes its pictures."""
-
-    AUTO = "auto"
-    H264 = "h264"
-    H265 = "h265"
-    MJPEG = "mjpeg"
-
-
-class FlipName(str, enum.Enum):
-    """Which way a camera's picture is turned over."""
-
-    NONE = "none"
-    HORIZONTAL = "horizontal"
-    VERTICAL = "vertical"
-    BOTH = "both"
 
 
 class Lines(str, enum.Enum):
@@ -87,15 +70,13 @@ Config = Annotated[
 Width = Annotated[int | None, typer.Option(min=1, help="Of the camera's frames, in pixels.")]
 Height = Annotated[int | None, typer.Option(min=1, help="Likewise.")]
 Fps = Annotated[float | None, typer.Option(min=0.01, help="Frames per second of the camera.")]
-CodecOption = Annotated[
-    CodecName | None, typer.Option("--codec", help="Of a stream or USB camera.")
-]
+CodecOption = Annotated[Codec | None, typer.Option("--codec", help="Of a stream or USB camera.")]
 LatencyMs = Annotated[
     int | None,
     typer.Option("--latency", min=0, help="Milliseconds a stream is held back against jitter."),
 ]
 FlipOption = Annotated[
-    FlipName | None, typer.Option("--flip", help="Turn the picture over, before any crop.")
+    Flip | None, typer.Option("--flip", help="Turn the picture over, before any crop.")
 ]
 Crop = Annotated[
     str | None, typer.Option(metavar="X,Y,W,H", help="Part that is judged, in pixels.")

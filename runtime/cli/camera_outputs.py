@@ -180,21 +180,13 @@ def _outbox(path: Path) -> Outbox:
 
 
 def _metrics(address: str, controls: LineControls, queued: list[QueuedOutput]) -> Output:
+    from patchline.runtime.dashboard.address import parse_address
     from patchline.runtime.outputs.metrics import MetricsOutput, MetricsServer
 
     output = MetricsOutput(controls.cameras, lambda: tuple(queued))
-    server = MetricsServer(output, *_address(address))
+    server = MetricsServer(output, *parse_address(address, "--metrics"))
     stderr_console().print(f"metrics    {server.url}", markup=False, soft_wrap=True)
     return output
-
-
-def _address(text: str) -> tuple[str, int]:
-    from patchline.runtime.errors import ConfigurationError
-
-    host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
-        raise ConfigurationError(f"--metrics {text}: expected [HOST:]PORT, such as 9750")
-    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _live_view() -> LiveView:

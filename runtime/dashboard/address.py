@@ -15,8 +15,12 @@ _EXPECTED = "expected PORT or HOST:PORT, such as 8765, 0.0.0.0:8765 or [::1]:876
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@]+):)?(?P<port>\d{1,5})")
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, what: str) -> tuple[str, int]:
     """Read ``[HOST:]PORT``; without a host it is this machine alone.
+
+    Args:
+        text: as above.
+        what: the option, for messages.
 
     Returns:
         Host without brackets, and port, 0 (any free one) to 65535.
@@ -26,7 +30,7 @@ def parse_address(text: str) -> tuple[str, int]:
     """
     found = _ADDRESS.fullmatch(text.strip())
     if found is None or int(found["port"]) > 65535:
-        raise ConfigurationError(f"{text!r} is no address for the dashboard: {_EXPECTED}")
+        raise ConfigurationError(f"{what} {text}: {_EXPECTED}")
     return (found["host"] or LOOPBACK).strip("[]"), int(found["port"])
 
 

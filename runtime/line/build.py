@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from patchline.runtime.camera.adjust import Adjustment, Box, Flip
+from patchline.runtime.camera.adjust import Adjustment, Box
 from patchline.runtime.camera.backoff import ReconnectLimits
 from patchline.runtime.camera.open import is_live_address, open_source
-from patchline.runtime.camera.options import SourceOptions
+from patchline.runtime.camera.options import Flip, SourceOptions
 from patchline.runtime.camera.pictures import OnUnreadable
 from patchline.runtime.camera.source import FrameSource
 from patchline.runtime.camera.states import OnState

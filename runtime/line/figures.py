@@ -54,12 +54,7 @@ class Figures:
 
     def percentiles(self) -> Percentiles:
         """Of the latest frames."""
-        return percentiles([self])
-
-
-def percentiles(figures: list[Figures]) -> Percentiles:
-    """Of the latest frames of several cameras together."""
-    values = [value for one in figures for value in one._latencies_ms.copy()]
-    if not values:
-        return Percentiles()
-    return Percentiles(*(float(value) for value in np.percentile(values, (50, 95, 99))))
+        values = self._latencies_ms.copy()
+        if not values:
+            return Percentiles()
+        return Percentiles(*(float(value) for value in np.percentile(values, (50, 95, 99))))

@@ -10,12 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from patchline.runtime.camera.adjust import Flip
 from patchline.runtime.camera.options import (
     LARGEST_FPS,
     LARGEST_LATENCY_MS,
     LARGEST_PX,
     Codec,
+    Flip,
 )
 from patchline.runtime.camera.redact import redact
 from patchline.runtime.decisions.drift import DEFAULT_WINDOW, LARGEST_WINDOW, LEAST_WINDOW

@@ -11,8 +11,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from patchline.runtime.camera.address import Kind, parse_address
-from patchline.runtime.camera.adjust import Flip
-from patchline.runtime.camera.options import LARGEST_FPS, LARGEST_LATENCY_MS, LARGEST_PX, Codec
+from patchline.runtime.camera.options import (
+    LARGEST_FPS,
+    LARGEST_LATENCY_MS,
+    LARGEST_PX,
+    Codec,
+    Flip,
+)
 from patchline.runtime.camera.redact import redact
 from patchline.runtime.decisions.drift import LARGEST_WINDOW, LEAST_WINDOW
 from patchline.runtime.decisions.trigger import LARGEST_WINDOW as LARGEST_TRIGGER

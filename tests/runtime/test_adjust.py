@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchline.runtime.camera.adjust import AS_IT_IS, Adjustment, Box, Flip
+from patchline.runtime.camera.adjust import AS_IT_IS, Adjustment, Box
+from patchline.runtime.camera.options import Flip
 from patchline.runtime.errors import ConfigurationError, FrameError
 
 SHAPES = [(7, 9), (7, 9, 1), (7, 9, 3), (7, 9, 4)]

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from patchline.runtime.camera.adjust import Flip
-from patchline.runtime.camera.options import Codec
+from patchline.runtime.camera.options import Codec, Flip
 from patchline.runtime.decisions.trigger import Trigger
 from patchline.runtime.errors import ConfigurationError
 from patchline.runtime.line.settings import (

@@ -306,7 +306,7 @@ def until(manager: socket.socket, word: str) -> str:
         (["--crop", "1,2,3"], ["'1,2,3' is no crop"]),
         (["--trigger", "5/3"], ["trigger is '5/3'"]),
         (["--log", "l.jsonl", "--log-size", "3X"], ["--log-size is '3X'"]),
-        (["--metrics", "many"], ["--metrics many: expected [HOST:]PORT"]),
+        (["--metrics", "many"], ["--metrics many: expected PORT or HOST:PORT"]),
         (["--mqtt", "http://u:geheim-4711@h"], ["--mqtt", "expected mqtt[s]://"]),
         (["--webhook", "ftp://u:geheim-4711@h"], ["--webhook", "expected http://"]),
         (["--output-hook", "nothing:X"], ["--output-hook nothing:X: the module nothing cannot"]),

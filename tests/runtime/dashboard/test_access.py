@@ -50,13 +50,13 @@ class WallClock(FakeClock):
     ],
 )
 def test_addresses(text: str, expected: tuple[str, int]) -> None:
-    assert parse_address(text) == expected
+    assert parse_address(text, "--metrics") == expected
 
 
 @pytest.mark.parametrize("text", ["", ":", "a:b", "65536", "::1:80", "http://a:80", "a b:80", "-1"])
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"expected PORT or HOST:PORT"):
-        parse_address(text)
+    with pytest.raises(ConfigurationError, match=r"--metrics .*: expected PORT or HOST:PORT"):
+        parse_address(text, "--metrics")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST."])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +11,6 @@ from patchline.runtime.line.figures import (
     PACE_WINDOW_S,
     Figures,
     Percentiles,
-    percentiles,
 )
 from patchline.runtime.verdict import StageTimes, Verdict
 
@@ -37,16 +35,6 @@ def test_the_percentiles_are_over_the_latest_frames_only() -> None:
     for _ in range(LATENCY_WINDOW):
         figures.add(verdict(1.0), 0.0)
     assert (figures.frames, figures.percentiles().p99_ms) == (LATENCY_WINDOW + 1, 1.0)
-
-
-def test_those_of_two_cameras_are_over_the_frames_of_both() -> None:
-    one, other = Figures(), Figures()
-    for i in range(50):
-        one.add(verdict(float(i)), 0.0)
-        other.add(verdict(float(1000 + i)), 0.0)
-    times = [*range(50), *range(1000, 1050)]
-    expected = Percentiles(*(float(v) for v in np.percentile(times, (50, 95, 99))))
-    assert percentiles([one, other]) == expected
 
 
 def test_without_frames_there_are_none() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchline.runtime.camera.adjust import Adjustment, Box, Flip
+from patchline.runtime.camera.adjust import Adjustment, Box
 from patchline.runtime.camera.backoff import ReconnectLimits
+from patchline.runtime.camera.options import Flip
 from patchline.runtime.camera.source import CapturedFrame
 from patchline.runtime.camera.states import StreamState
 from patchline.runtime.decisions.event import Event, EventKind, Phase
