@@ -43,8 +43,11 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python -m patchline.benchmarks.external_bank
 	$(BIN)/python -m patchline.benchmarks.influence
 	$(BIN)/python -m patchline.benchmarks.latency
+	$(BIN)/python -m patchline.benchmarks.scaling
+	$(BIN)/python -m patchline.benchmarks.search
 	$(BIN)/python -m patchline.benchmarks.startup
 	$(BIN)/python -m patchline.benchmarks.threshold_simulation
+	$(BIN)/python -m patchline.benchmarks.charts
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -92,10 +92,10 @@ def _evaluate_class(pictures: GoodPictures, data: Path, settings: FitSettings) -
     }
 
 
-def _rounded(metrics: Metrics) -> dict[str, float | None]:
-    return {
-        name: None if value is None else round(value, 5) for name, value in asdict(metrics).items()
-    }
+def _rounded(metrics: Metrics) -> dict[str, float]:
+    """Those that there are: without masks there are none of pixels."""
+    found = asdict(metrics).items()
+    return {name: round(value, 5) for name, value in found if value is not None}
 
 
 def main() -> None:

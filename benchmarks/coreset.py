@@ -15,13 +15,16 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from patchline.benchmarks.report import alternate, summarize, write_result
+from patchline.benchmarks.report import alternate, pair_ratios, summarize, write_result
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.coreset import coreset_size, greedy_coreset, random_projection
 from patchline.export.datasets import good_pictures
 from patchline.export.features import extract_features
 from patchline.runtime.cli.command import run_command
 from patchline.runtime.contract import ModelSize
+
+SEED = 0
+"""Of the first pick, the projection and the synthetic rows."""
 
 
 def benchmark_coreset(
@@ -61,10 +64,11 @@ def benchmark_coreset(
         "data": f"{cls}, {backbone}, weights {Path(weights).name}"
         if data
         else "synthetic clusters",
+        "seed": SEED,
         "threads": torch.get_num_threads(),
         "methods": {name: summarize(times) for name, times in times_ms.items()},
         "speedup_over": {
-            name: _median_ratio(times_ms[name], times_ms["rounds"])
+            name: pair_ratios(times_ms[name], times_ms["rounds"])
             for name in times_ms
             if name != "rounds"
         },
@@ -90,7 +94,7 @@ def naive_by_product(rows: Tensor, size: int) -> list[int]:
 
 def _naive(rows: Tensor, size: int, distances_to: Any) -> list[int]:
     nearest = torch.full((len(rows),), torch.inf)
-    pick = int(torch.randint(len(rows), (1,), generator=torch.Generator().manual_seed(0)))
+    pick = int(torch.randint(len(rows), (1,), generator=torch.Generator().manual_seed(SEED)))
     picks = [pick]
     while len(picks) < size:
         torch.minimum(nearest, distances_to(pick), out=nearest)
@@ -101,7 +105,7 @@ def _naive(rows: Tensor, size: int, distances_to: Any) -> list[int]:
 
 
 def _in_rounds(rows: Tensor, size: int) -> list[int]:
-    picks: list[int] = greedy_coreset(rows, size, seed=0).indices.tolist()
+    picks: list[int] = greedy_coreset(rows, size, seed=SEED).indices.tolist()
     return picks
 
 
@@ -111,7 +115,7 @@ def _projections(data: Path, cls: str, backbone: str, weights: str) -> Tensor:
         good_pictures(data, cls).paths,
         embedder,
         batch_size=8,
-        seed=0,
+        seed=SEED,
         spill=None,
         on_unreadable=None,
         advance=lambda done: None,
@@ -122,17 +126,12 @@ def _projections(data: Path, cls: str, backbone: str, weights: str) -> Tensor:
 
 def _synthetic(count: int) -> Tensor:
     """Clusters of a low intrinsic dimension, projected as patch embeddings are."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(SEED)
     latent = torch.randn(count, 12, generator=generator)
     basis = torch.randn(12, 384, generator=generator)
     values = (latent @ basis).relu_() + 0.1 * torch.randn(count, 384, generator=generator)
-    matrix = random_projection(384, 0)
+    matrix = random_projection(384, SEED)
     return values if matrix is None else values @ matrix
-
-
-def _median_ratio(slow_ms: list[float], fast_ms: list[float]) -> float:
-    ratios = sorted(slow / fast for slow, fast in zip(slow_ms, fast_ms, strict=True))
-    return round(ratios[len(ratios) // 2], 2)
 
 
 def _agreement(picks: dict[str, list[int]]) -> str:

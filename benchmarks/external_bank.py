@@ -7,7 +7,6 @@ Both judge the same frame in turn on the CPU, one frame at a time.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ import torch
 import typer
 from rich.console import Console
 
-from patchline.benchmarks.report import alternate, summarize, write_result
+from patchline.benchmarks.report import alternate, pair_ratios, summarize, write_result
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.external_bank import ExternalDetector, bank_tensors, graph_inputs
@@ -32,6 +31,8 @@ from patchline.runtime.errors import ParityError
 
 NEIGHBORS = 9
 EMBEDDED, EXTERNAL = "embedded", "external"
+SEED = 0
+"""Of bank and frame."""
 
 _LARGEST_ERROR = 1e-3
 """Relative; two graphs that compute different things are not worth timing."""
@@ -53,7 +54,7 @@ def benchmark_external_bank(
     console = Console(highlight=False)
     size = ModelSize(height=image_size, width=image_size)
     embedder = PatchEmbedder(backbone, size, "random")
-    frame = np.random.default_rng(0).integers(0, 256, (1, image_size, image_size, 3), np.uint8)
+    frame = np.random.default_rng(SEED).integers(0, 256, (1, image_size, image_size, 3), np.uint8)
     banks = {}
     for rows in bank_rows or [2048, 20480]:
         detector = Detector(embedder, _head(embedder, size, rows, score))
@@ -64,6 +65,7 @@ def benchmark_external_bank(
         "image_size_px": image_size,
         "score": score,
         "batch": 1,
+        "seed": SEED,
         "threads": threads or "one per core",
         "engine": f"ONNX Runtime {onnxruntime.__version__}, CPUExecutionProvider",
         "banks": banks,
@@ -74,7 +76,7 @@ def benchmark_external_bank(
 
 
 def _head(embedder: PatchEmbedder, size: ModelSize, rows: int, score: str) -> AnomalyHead:
-    bank = torch.randn(rows, embedder.dimension, generator=torch.Generator().manual_seed(0))
+    bank = torch.randn(rows, embedder.dimension, generator=torch.Generator().manual_seed(SEED))
     statistics_ = DistanceStatistics(mean=1.0, std=0.1)
     return AnomalyHead(bank, statistics_, embedder.grid, size, score=score, neighbors=NEIGHBORS)
 
@@ -95,16 +97,9 @@ def _compare(
         error = _difference(runs[EMBEDDED](), runs[EXTERNAL]())
         times_ms = alternate(runs, rounds=rounds, warmup=max(2, rounds // 10))
         files = {name: path.stat().st_size for name, path in ((EMBEDDED, whole), (EXTERNAL, graph))}
-    pairs = zip(times_ms[EXTERNAL], times_ms[EMBEDDED], strict=True)
-    ratios = sorted(beside / inside for beside, inside in pairs)
-    quartiles = statistics.quantiles(ratios, n=4)
     return {
         "graphs": {name: summarize(times) for name, times in times_ms.items()},
-        "external_over_embedded": {
-            "median": round(statistics.median(ratios), 4),
-            "q1": round(quartiles[0], 4),
-            "q3": round(quartiles[2], 4),
-        },
+        "external_over_embedded": pair_ratios(times_ms[EXTERNAL], times_ms[EMBEDDED]),
         "largest_relative_error": error,
         "file_bytes": files,
         "bank_bytes": sum(array.nbytes for array in tensors.values()),

@@ -27,6 +27,9 @@ from patchline.export.neighbors import NearestNeighbors
 from patchline.runtime.cli.command import run_command
 from patchline.runtime.errors import ConfigurationError
 
+SEED = 0
+"""Of the clusters."""
+
 CLOSED, EXPORTED = "closed form", "closed form, exported"
 GIVEN = "given the neighbours: "
 """How the names of forms begin that are spared the search."""
@@ -60,6 +63,7 @@ def benchmark_influence(
         "dimension": dimension,
         "neighbors": question.search.k,
         "data": "synthetic clusters",
+        "seed": SEED,
         "threads": torch.get_num_threads(),
         "exported_runs_in": f"ONNX Runtime {onnxruntime.__version__}, CPUExecutionProvider",
         "loops": f"measured over {channels_measured} of {dimension} channels, scaled to all",
@@ -88,7 +92,7 @@ def ask(patches: int, rows: int, dimension: int, neighbors: int, channels: int) 
         raise ConfigurationError(
             f"--channels-measured is {channels}, expected at most --dimension, {dimension}"
         )
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(SEED)
     latent = torch.randn(patches + rows, 12, generator=generator)
     values = (latent @ torch.randn(12, dimension, generator=generator)).relu_()
     values += 0.1 * torch.randn(values.shape, generator=generator)

@@ -1,7 +1,8 @@
 """``python -m patchline.benchmarks.latency``: what the head costs beside the backbone.
 
 Two exported graphs run in turn in ONNX Runtime on the CPU, one frame at a time: the whole model,
-and the backbone with its patch embedding alone. The head is the difference, pair by pair.
+and the backbone with its patch embedding alone. The head is the difference, pair by pair. All times
+are kept, so that :mod:`patchline.benchmarks.charts` can draw how they are spread.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.onnx_graph import save_onnx, to_onnx
 from patchline.export.scores import DEFAULT_SCORE
 from patchline.runtime import contract
+from patchline.runtime.benchmark.stats import percentile
 from patchline.runtime.cli.command import run_command
 from patchline.runtime.contract import DistanceStatistics, ModelSize
+
+PERCENTILES = (90, 95, 99)
 
 
 class BackboneOnly(nn.Module):
@@ -46,7 +50,7 @@ def benchmark_latency(
     bank_rows: Annotated[int, typer.Option(min=9, help="Rows of the memory bank.")] = 2048,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the frames in pixels.")] = 256,
     score: Annotated[str, typer.Option(help="Score function.")] = DEFAULT_SCORE,
-    rounds: Annotated[int, typer.Option(min=2, help="Timed inferences of each graph.")] = 200,
+    rounds: Annotated[int, typer.Option(min=2, help="Timed inferences of each graph.")] = 500,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
 ) -> None:
@@ -65,6 +69,7 @@ def benchmark_latency(
             for name, module in graphs.items()
         }
         times_ms = alternate(runs, rounds=rounds, warmup=max(2, rounds // 10))
+    times_ms = {name: [round(time, 3) for time in times] for name, times in times_ms.items()}
     pairs = list(zip(times_ms["model"], times_ms["backbone"], strict=True))
     share = statistics.median(whole / alone - 1 for whole, alone in pairs)
     results: dict[str, Any] = {
@@ -76,12 +81,24 @@ def benchmark_latency(
         "batch": 1,
         "threads": threads or "one per core",
         "engine": f"ONNX Runtime {onnxruntime.__version__}, CPUExecutionProvider",
-        "graphs": {name: summarize(times) for name, times in times_ms.items()},
+        "graphs": {name: spread(times) for name, times in times_ms.items()},
         "head_over_backbone": round(share, 3),
+        "head": spread([whole - alone for whole, alone in pairs]),
+        "samples_ms": times_ms,
     }
     path = write_result(f"latency-{backbone}-{bank_rows}", results, out)
-    console.print_json(data=results)
+    console.print_json(data={name: part for name, part in results.items() if name != "samples_ms"})
     console.print(f"written to {path}")
+
+
+def spread(times_ms: list[float]) -> dict[str, float]:
+    """Median, quartiles and tail of times in milliseconds.
+
+    The percentiles are times that were measured: the smallest that so many do not exceed.
+    """
+    ordered = sorted(times_ms)
+    tail = {f"p{percent}_ms": round(percentile(ordered, percent), 3) for percent in PERCENTILES}
+    return summarize(ordered) | tail
 
 
 def _runner(module: nn.Module, size: ModelSize, path: Path, threads: int, frame: Any) -> Any:

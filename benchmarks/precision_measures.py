@@ -86,15 +86,17 @@ def _conversion(models: Models, precision: Precision) -> dict[str, Any]:
     how = conversion.quantization
     return {
         "gate": _rounded(conversion.gate.model_dump(mode="json")),
-        "quantization": how.model_dump(mode="json") if how else None,
+        "quantization": _rounded(how.model_dump(mode="json")) if how else None,
         "notes": list(converted.notes),
     }
 
 
 def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Those that there are: without masks there are none of pixels."""
     return {
         name: round(value, 5) if isinstance(value, float) else value
         for name, value in fields.items()
+        if value is not None
     }
 
 

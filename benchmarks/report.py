@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine's description, alternation, the result file."""
+"""What every benchmark shares: alternation, the machine's and the run's record, the result file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import os
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from patchline.benchmarks.schema import MACHINE_PATH, check_file, machine_slug
+from patchline.runtime.files import write_atomically
 
 RESULTS = Path("benchmarks/results")
 """Where results are committed, seen from the root of a checkout."""
@@ -52,34 +58,155 @@ def alternate(
     return times_ms
 
 
+def pair_ratios(times: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles of one candidate's times over another's, pair by pair of rounds."""
+    ratios = sorted(time / other for time, other in zip(times, base, strict=True))
+    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+    named = zip(("median", "q1", "q3"), (statistics.median(ratios), *quartiles[::2]), strict=True)
+    return {name: round(value, 4) for name, value in named}
+
+
 def write_result(suite: str, results: dict[str, Any], out: Path | None) -> Path:
     """Write ``<version>/<suite>--<machine>.json`` below ``out`` (:data:`RESULTS` by default).
 
-    The file is strict JSON: NaN is an error.
+    The file is strict JSON: NaN is an error. Paths in it are reduced to their last part. It is
+    checked after it was written, so that nothing measured is lost to a fault of its form.
+
+    Raises:
+        DataError: the file is not what :mod:`patchline.benchmarks.schema` says.
     """
-    version = importlib.metadata.version("patchline")
     machine = describe_machine()
     document = {
         "suite": suite,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": machine,
+        "run": describe_run(),
         "results": results,
     }
-    path = (out or RESULTS) / version / f"{suite}--{_slug(machine)}.json"
+    name = f"{suite}--{machine_slug(machine['cpu'], machine['cores'])}.json"
+    path = (out or RESULTS) / importlib.metadata.version("patchline") / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(without_folders(document), indent=2, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+    check_file(path)
     return path
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, system and package versions."""
+    """Processor, cores, memory, system and package versions."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
+        "memory_mib": _memory_mib(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def describe_run() -> dict[str, Any]:
+    """What a rerun needs: command, commit, time, load, threads; and begin the next run's clock."""
+    commit = commit_of(Path(__file__).resolve())
+    run = {
+        "command": _command(sys.orig_argv),
+        "commit": commit and commit.digest,
+        "is_dirty": commit and commit.is_dirty,
+        "duration_s": round(time.monotonic() - _clock.at_s, 1),
+        "load_average_start": _clock.load_average,
+        "load_average_end": _load_average(),
+        "threads": {
+            "usable_cores": _usable_cores(),
+            "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+            "torch": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
+        },
+    }
+    _clock.restart()
+    return run
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit's digest, and whether the code of the checkout differs from it."""
+
+    digest: str
+    is_dirty: bool
+
+
+def commit_of(module: Path) -> Commit | None:
+    """The commit of the checkout that ``module`` is tracked in; ``None`` where it is in none.
+
+    Results, README and other pages may differ: they are what a benchmark is run to change.
+    """
+    try:
+        git(module.parent, "ls-files", "--error-unmatch", module.name)
+        root = Path(git(module.parent, "rev-parse", "--show-toplevel"))
+        digest = git(root, "rev-parse", "HEAD")
+        code = ("*.py", "*.toml", ":(exclude,glob)tests/**", ":(exclude)benchmarks/figures.toml")
+        return Commit(digest, bool(git(root, "status", "--porcelain", "--", *code)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git says about a folder, without the lock that somebody else's git may need.
+
+    Raises:
+        OSError: there is no git.
+        CalledProcessError: git refuses, for instance outside a checkout.
+    """
+    program = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    done = subprocess.run(program, check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip()
+
+
+def without_folders(value: Any) -> Any:
+    """The same with paths from a machine's root reduced to their last part, in every text."""
+    if isinstance(value, str):
+        return MACHINE_PATH.sub("", value)
+    if isinstance(value, Mapping):
+        return {without_folders(name): without_folders(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(part) for part in value]
+    return value
+
+
+def _command(words: list[str]) -> list[str]:
+    """The words of a command line, files reduced to their last part; Python is just that."""
+    return ["python", *("=".join(map(_last_part, word.split("="))) for word in words[1:])]
+
+
+def _last_part(word: str) -> str:
+    return re.split(r"[/\\]", word.rstrip("/\\"))[-1]
+
+
+@dataclass
+class _Clock:
+    """When this run began, and how busy the machine was."""
+
+    at_s: float = field(default_factory=time.monotonic)
+    load_average: list[float] | None = field(default_factory=lambda: _load_average())
+
+    def restart(self) -> None:
+        self.at_s, self.load_average = time.monotonic(), _load_average()
+
+
+def _load_average() -> list[float] | None:
+    try:
+        return [round(load, 2) for load in os.getloadavg()]
+    except (AttributeError, OSError):  # not a Unix
+        return None
+
+
+def _usable_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _memory_mib() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _cpu_name() -> str:
@@ -98,6 +225,4 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _slug(machine: dict[str, Any]) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", str(machine["cpu"]).lower()).strip("-")
-    return f"{name}-{machine['cores']}-cores"
+_clock = _Clock()

@@ -40,6 +40,9 @@ from patchline.runtime.progress import SilentSteps
 
 RATES = (0.05, 0.01, 0.001)
 MODES = ("cross-fit", "calibration-split")
+SEED = 0
+"""Of coreset and folds, and of the first random split; the next ones count on."""
+
 _SPLIT = 0.2
 _LEFT_OUT = 0.3
 
@@ -97,6 +100,7 @@ def benchmark_threshold(
         "calibration_split": _SPLIT,
         "left_out_share": _LEFT_OUT,
         "splits": splits,
+        "seed": SEED,
         "classes": classes,
     }
     path = write_result(f"threshold-{backbone}", results, out)
@@ -111,7 +115,7 @@ def _embed(data: Path, name: str, labelled: list[TestPicture], embedder: PatchEm
         (*training, *(picture.path for picture in labelled)),
         embedder,
         batch_size=8,
-        seed=0,
+        seed=SEED,
         spill=None,
         on_unreadable=None,
         advance=lambda done: None,
@@ -129,7 +133,7 @@ def _settings(
         score=DEFAULT_SCORE,
         neighbors=9,
         coreset_ratio=coreset_ratio,
-        seed=0,
+        seed=SEED,
         device=features.projections.device,
     )
 
@@ -139,7 +143,7 @@ def _measure(one: _Class, settings: HeadSettings, mode: str, splits: int) -> dic
         calibrate(one.features, one.training, one.test_good, one.defective, settings, mode)
     ]
     repeated = []
-    for seed in range(splits):
+    for seed in range(SEED, SEED + splits):
         left_out = np.zeros(len(one.good), np.bool_)
         numbers = np.random.default_rng(seed).permutation(np.flatnonzero(one.good))
         left_out[numbers[: round(_LEFT_OUT * len(numbers))]] = True

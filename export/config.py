@@ -55,6 +55,7 @@ class FitSettings(BaseModel):
     skip_unreadable: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bank: Literal["embedded", "external"] = "embedded"
+    search: Literal["auto", "exact", "pruned"] = "auto"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     calibration_images: Annotated[int, Field(ge=LEAST_IMAGES)] = CALIBRATION_IMAGES
     calibration_method: Literal["minmax", "entropy", "percentile"] = "percentile"
@@ -108,7 +109,23 @@ def make_settings(fields: dict[str, Any], config: Path | None = None) -> FitSett
         raise ConfigurationError(
             f"score is {settings.score_name!r}, expected one of: {', '.join(SCORES)}"
         )
+    _check_search(settings)
     return settings
+
+
+def _check_search(settings: FitSettings) -> None:
+    if settings.search != "pruned":
+        return
+    if settings.bank == "external":
+        raise ConfigurationError(
+            "search is 'pruned', which needs the bank in the graph, and bank is 'external'. Leave "
+            "one of them out"
+        )
+    if settings.precision == "fp16":
+        raise ConfigurationError(
+            "search is 'pruned', which needs a bank in float32, and precision is 'fp16'. Leave one "
+            "of them out"
+        )
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ With ``--bank external`` it is the graph of all classes and ``NAME.bank``: see
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -20,6 +21,7 @@ from patchline.export.parity import FRAMES_COMPARED
 from patchline.export.precision.converted import Converted
 from patchline.export.precision.form import Form
 from patchline.export.precision.verify import check_twin, verify_file
+from patchline.export.search import choose_search
 from patchline.export.state import TrainingState, save_state, state_path
 from patchline.runtime.bank import BANK_SUFFIX
 from patchline.runtime.contract import (
@@ -63,7 +65,8 @@ def export_model(
 
     Raises:
         ParityError: the file does not compute what was fitted.
-        ConfigurationError: a file of that name belongs to other models.
+        ConfigurationError: a file of that name belongs to other models; or a pruned search is asked
+            for that this bank cannot have, or that misses too much.
         WriteError: a file cannot be written.
     """
     form = converted.form if converted else Form(fitted.detector)
@@ -73,6 +76,8 @@ def export_model(
     if settings.bank == "external":
         return export_external(fitted, settings, out, steps, converted, state)
     name = f"{fitted.pictures.class_name}.onnx"
+    choice = choose_search(fitted, form, settings, steps)
+    form = replace(form, search=choice.plan)
     with steps.step("Exporting and verifying", 3) as advance, staged_files(out) as stage:
         graph = form.embedded()
         advance(1)
@@ -84,7 +89,7 @@ def export_model(
             check_twin(stage / name, converted, frames)
         advance(2)
         float32 = describe(fitted, settings, None if converted else parity)
-        described = converted.manifest if converted else float32
+        described = choice.noted_in(converted.manifest if converted else float32)
         manifest = _write(graph, stage / name, described.model_copy(update={"parity": parity}))
         kept = float32 if converted else manifest
         save_state(state_of(fitted, kept, "embedded", state), state_path(stage / name))

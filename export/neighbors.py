@@ -9,6 +9,8 @@ ranked again in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -60,6 +62,17 @@ class NearestNeighbors(nn.Module):
         # ||z - m||^2 less ||z||^2, which changes no order. One Gemm in the graph.
         ranking = torch.addmm(squares, embeddings, bank.t(), alpha=-2)
         return smallest_in_groups(ranking, self.k)
+
+    @contextmanager
+    def without(self, rows: Tensor) -> Iterator[None]:
+        """Within it, rows bool ``[M]`` are nobody's nearest; at least k others are left."""
+        squares = self.get_buffer("squares")
+        before = squares.clone()
+        squares[: self.rows][rows] = FAR
+        try:
+            yield
+        finally:
+            squares.copy_(before)
 
     def gather(self, indices: Tensor) -> Tensor:
         """Rows of the bank: int64 ``[...]`` -> ``[..., D]``."""
@@ -139,7 +152,11 @@ def smallest_in_groups(ranking: Tensor, k: int) -> Tensor:
     # Not min(), which a graph that does not know the bank's rows would compute at run time.
     taken = count if count < k else k
     near = groups.amin(2).topk(taken, dim=1, largest=False).indices
-    candidates = groups.gather(1, near.unsqueeze(2).expand(-1, -1, GROUP_ROWS)).flatten(1)
+    # Whole groups by their number among all patches' groups: a gather along an axis copies value
+    # by value, and takes ten times as long.
+    first = torch.arange(near.shape[0], device=near.device).unsqueeze(1) * count
+    whole = ranking.view(-1, GROUP_ROWS).index_select(0, (first + near).flatten())
+    candidates = whole.view(-1, taken * GROUP_ROWS)
     found = k if k < taken * GROUP_ROWS else taken * GROUP_ROWS
     at = candidates.topk(found, dim=1, largest=False).indices
     group = near.gather(1, torch.div(at, GROUP_ROWS, rounding_mode="floor"))

@@ -2,7 +2,8 @@
 
 The mean distance hardly notices which of the two is taken, its Jacobian does. Two runtimes round
 the ranking differently and may each pick another one, so a comparison of them has to allow for
-what that changes, at those patches and nowhere else.
+what that changes, at those patches and nowhere else. Likewise for the last candidate of a pruned
+search and the first row that is none.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from torch import Tensor
 
 from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.neighbors import NearestNeighbors
+from patchline.export.pruned import PrunedNearestNeighbors
 from patchline.runtime.preprocess import Frame
 
 TIE_SHARE = 2e-5
 """Distances that differ by less than this share of the bank's mean norm are tied.
 
-Float32 products rank to about 1e-6 of it, and two runtimes' backbones differ by about 1e-5.
+Two runtimes' backbones differ by about 1e-5 of it; and products rank squared distances to about
+1e-6 of its square, which counts where a patch lies near its rows.
 """
 
-_RIVALS = 4  # neighbours past the k-th that are looked at
+_RIVALS = 4  # neighbours past the k-th, and candidates past the last, that are looked at
+_ROUNDING = 1e-6  # of a squared distance, in parts of the bank's squared mean norm
 
 _Values = npt.NDArray[np.float32]
 
@@ -55,13 +59,18 @@ def tie_allowance(detector: Detector, frames: Frame) -> TieAllowance:
     scores, influence = torch.zeros(len(rows)), torch.zeros(len(rows))
     if len(tied):
         scores[tied], influence[tied] = _changes(head, rows[tied], nearest[tied], distances[tied])
+    cut = _cut_rows(head, rows, distances)
+    if len(cut):
+        for total, change in zip((scores, influence), _cut_changes(head, rows[cut]), strict=True):
+            total[cut] += change
     changes = (
         _image_change(head, rows, nearest, distances, scores.view(grid)),
         head.to_anomaly_map(scores.view(grid)),
         head.to_influence_map(influence.view(grid)),
     )
     first, second, third = (change.numpy() for change in changes)
-    return TieAllowance(len(tied), (first, second, third))
+    patches = {*tied.tolist(), *cut.tolist()}
+    return TieAllowance(len(patches), (first, second, third))
 
 
 def _more_neighbors(head: AnomalyHead, rows: Tensor) -> Tensor:
@@ -82,8 +91,40 @@ def _tied_rows(distances: Tensor, head: AnomalyHead) -> Tensor:
     k = head.search.k
     if distances.shape[1] <= k:  # the bank holds no rival
         return torch.empty(0, dtype=torch.int64)
-    gap = distances[:, k] - distances[:, k - 1]
-    return (gap <= TIE_SHARE * head.mean_norm).nonzero().flatten()
+    return _are_tied(distances[:, k - 1], distances[:, k], head).nonzero().flatten()
+
+
+def _are_tied(near: Tensor, far: Tensor, head: AnomalyHead) -> Tensor:
+    """Whether two distances are equal but for rounding; near a row, that of products counts."""
+    return far.square() - near.square() <= _slack(near, head)
+
+
+def _slack(distances: Tensor, head: AnomalyHead) -> Tensor:
+    """What rounding makes of squared distances."""
+    return 2 * TIE_SHARE * head.mean_norm * distances + _ROUNDING * head.mean_norm**2
+
+
+def _cut_rows(head: AnomalyHead, rows: Tensor, distances: Tensor) -> Tensor:
+    """Patches where rounding may decide which row is a pruned search's last candidate."""
+    if not isinstance(head.search, PrunedNearestNeighbors):
+        return torch.empty(0, dtype=torch.int64)
+    gap = head.search.last_gap(rows)
+    return (gap <= _slack(distances[:, -1], head)).nonzero().flatten()
+
+
+def _cut_changes(head: AnomalyHead, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Changes of score and influence norm ``[n]`` that a few candidates more and less bring."""
+    search = head.search
+    if not isinstance(search, PrunedNearestNeighbors):
+        raise TypeError("only a pruned search has candidates")
+    counts = (max(search.k, search.candidates - _RIVALS), search.candidates + _RIVALS)
+    before = head.patches(rows, search(rows))
+    scores, norms = torch.zeros(len(rows)), torch.zeros(len(rows))
+    for count in counts:
+        after = head.patches(rows, search.among(rows, min(count, search.rows)))
+        scores += (head.score.patch_scores(after) - head.score.patch_scores(before)).abs()
+        norms += (after.influence.norm - before.influence.norm).abs()
+    return scores, norms
 
 
 def _changes(
@@ -91,19 +132,18 @@ def _changes(
 ) -> tuple[Tensor, Tensor]:
     """Largest changes of score and influence norm ``[n]`` that other choices bring."""
     k = head.search.k
-    tie = TIE_SHARE * head.mean_norm
     before = head.patches(rows, nearest[:, :k])
     scores, norms = head.score.patch_scores(before), before.influence.norm
     score_change, norm_change = torch.zeros(len(rows)), torch.zeros(len(rows))
     for rival in range(k, distances.shape[1]):
         # What an exchange with each of the k brings at most, times the rivals that are tied.
-        reach = distances[:, rival] - distances[:, k - 1] <= tie
+        reach = _are_tied(distances[:, k - 1], distances[:, rival], head)
         score_at_most, norm_at_most = torch.zeros(len(rows)), torch.zeros(len(rows))
         for place in range(k):
             swapped = nearest[:, :k].clone()
             swapped[:, place] = nearest[:, rival]
             after = head.patches(rows, swapped)
-            open_ = reach & (distances[:, k - 1] - distances[:, place] <= tie)
+            open_ = reach & _are_tied(distances[:, place], distances[:, k - 1], head)
             change = (head.score.patch_scores(after) - scores).abs() * open_
             score_at_most = torch.maximum(score_at_most, change)
             norm_at_most = torch.maximum(norm_at_most, (after.influence.norm - norms).abs() * open_)
@@ -146,6 +186,6 @@ def _nearest_swapped(head: AnomalyHead, indices: Tensor, distances: Tensor) -> T
     at what lies around the nearest."""
     swapped = indices.clone()
     if head.search.k > 1:
-        tied = distances[:, 1] - distances[:, 0] <= TIE_SHARE * head.mean_norm
+        tied = _are_tied(distances[:, 0], distances[:, 1], head)
         swapped[tied, :2] = indices[tied, :2].flip(1)
     return swapped

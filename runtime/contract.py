@@ -72,10 +72,44 @@ Precision = Literal["fp32", "fp16", "int8"]
 BankPrecision = Literal["fp32", "fp16"]
 
 
+class FoundNeighbors(_Section):
+    """What a pruned search found on good pictures, beside the exact one.
+
+    No picture was judged by its own rows of the bank.
+
+    Attributes:
+        images: pictures compared.
+        nearest: share of their patches whose nearest row was found.
+        all: share whose k nearest rows were all found.
+        image_score_change: largest, in parts of the threshold.
+    """
+
+    images: _Positive
+    nearest: _Rate
+    all: _Rate
+    image_score_change: _Finite
+
+
+class PrunedSearch(_Section):
+    """A search that ranks the bank by an estimate first, and may miss a neighbour.
+
+    Attributes:
+        leading: principal coordinates that the estimate looks at.
+        candidates: rows that are then ranked by the distance itself.
+        found: what it finds; ``None`` where that was not measured.
+    """
+
+    leading: _Positive
+    candidates: _Positive
+    found: FoundNeighbors | None = None
+
+
 class MemoryBank(_Section):
     """The coreset of good patches: ``rows`` times ``dimension``, and how it was chosen.
 
     ``precision`` is that of the stored rows and of the search; distances are float32 always.
+    ``search`` is ``None`` where the search is exact. ``search_problems`` says, with figures, why a
+    bank large enough for a pruned search is searched exactly; else it is empty.
     """
 
     rows: _Positive
@@ -84,6 +118,8 @@ class MemoryBank(_Section):
     coreset_ratio: _Rate
     seed: int
     precision: BankPrecision = "fp32"
+    search: PrunedSearch | None = None
+    search_problems: tuple[str, ...] = ()
 
 
 class DistanceStatistics(_Section):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from patchline.benchmarks.gpu_check.carried import Carried, Case
-from patchline.runtime.engine import Engine, Prediction
-from patchline.runtime.preprocess import Frame
+from patchline.runtime.benchmark.measurable import Submitting
+from patchline.runtime.engine import Engine
 
 Results = dict[str, Any]
 
@@ -17,18 +17,8 @@ WAYS = {"cuda_graph": True, "stream": False}
 """A call is replayed as a CUDA graph, or queued anew."""
 
 
-class Pending(Protocol):
-    """A call in flight."""
-
-    def result(self) -> Prediction:
-        """Wait for it."""
-
-
-class PlanEngine(Engine, Protocol):
+class PlanEngine(Engine, Submitting, Protocol):
     """An engine with slots: what :mod:`patchline.runtime.engine.tensorrt` has beyond the others."""
-
-    def submit(self, frames: Frame) -> Pending:
-        """Begin to judge frames; two calls may be in flight."""
 
 
 class Device(Protocol):

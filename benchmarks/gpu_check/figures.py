@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import statistics
 import time
@@ -12,30 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from patchline.runtime.benchmark.stats import summarize
 from patchline.runtime.errors import ConfigurationError
 
-PERCENTILES = (90, 95, 99)
 _STATM = Path("/proc/self/statm")
 _SETTLED = 0.1
 """The share of a run before which memory may still grow: caches fill, kernels are loaded."""
 
 
 def latency(samples_ms: list[float]) -> dict[str, float]:
-    """The statistics of the field, of times in milliseconds.
-
-    Percentiles are interpolated linearly between the two samples around them.
-    """
-    percentiles = np.percentile(samples_ms, PERCENTILES)
-    named = {f"p{name}_ms": value for name, value in zip(PERCENTILES, percentiles, strict=True)}
-    found = {
-        "min_ms": min(samples_ms),
-        "mean_ms": statistics.fmean(samples_ms),
-        "median_ms": statistics.median(samples_ms),
-        **named,
-    }
-    return {name: round(float(value), 4) for name, value in found.items()} | {
-        "runs": len(samples_ms)
-    }
+    """The statistics of times in milliseconds, by the rules of ``benchmark-engine``."""
+    return dataclasses.asdict(summarize(samples_ms))
 
 
 def medians_of(times_ms: Mapping[str, list[float]]) -> dict[str, float]:

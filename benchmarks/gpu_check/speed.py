@@ -9,6 +9,7 @@ from patchline.benchmarks.gpu_check.bench import WAYS, Bench, Found, PlanEngine,
 from patchline.benchmarks.gpu_check.carried import BACKBONE, EMBEDDED, EXTERNAL
 from patchline.benchmarks.gpu_check.figures import latency, medians_of, paired_median
 from patchline.benchmarks.report import alternate
+from patchline.runtime.benchmark.throughput import Overlapped
 from patchline.runtime.preprocess import Frame
 
 _WARM_UP = 10
@@ -80,9 +81,7 @@ def _one_in_flight(engine: PlanEngine, frames: Frame) -> None:
 
 
 def _two_in_flight(engine: PlanEngine, frames: Frame) -> None:
-    before = engine.submit(frames)
-    for _ in range(_CALLS_AT_A_TIME - 1):
-        following = engine.submit(frames)
-        before.result()
-        before = following
-    before.result()
+    calls = Overlapped(engine, 2)
+    for _ in range(_CALLS_AT_A_TIME):
+        calls.step(frames)
+    calls.finish()

@@ -16,6 +16,7 @@ from patchline.export.cli.export_options import (
     Output,
     Place,
     PrecisionName,
+    SearchName,
     fields_of,
 )
 from patchline.runtime.camera.native_logs import silence_native_logs
@@ -53,6 +54,13 @@ def export_model(
         typer.Option(
             help="In the graph, or in NAME.bank beside one graph of all classes.  "
             "[default: embedded]"
+        ),
+    ] = None,
+    search: Annotated[
+        SearchName | None,
+        typer.Option(
+            help="Of the bank: exact, or pruned, which misses a neighbor now and then and is "
+            "checked; auto prunes large banks.  [default: auto]"
         ),
     ] = None,
     precision: Annotated[
@@ -157,7 +165,7 @@ def export_model(
         config, method=method, score=score, backbone=backbone, weights=weights,
         image_size=image_size, coreset_ratio=coreset_ratio, neighbors=neighbors, seed=seed,
         false_alarm_rate=false_alarm_rate, calibration_split=calibration_split,
-        batch_size=batch_size, memory_budget=memory_budget, device=device, bank=bank,
+        batch_size=batch_size, memory_budget=memory_budget, device=device, bank=bank, search=search,
         skip_unreadable=skip_unreadable, precision=precision,
         calibration_images=calibration_images, calibration_method=calibration_method,
         float_layers=float_layers,

@@ -23,6 +23,14 @@ class Place(str, enum.Enum):
     EXTERNAL = "external"
 
 
+class SearchName(str, enum.Enum):
+    """How the memory bank is searched."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    PRUNED = "pruned"
+
+
 class PrecisionName(str, enum.Enum):
     """Of the backbone; the bank follows where the gate allows it."""
 

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from patchline.export.precision.converted import Converted
-    from patchline.runtime.contract import Manifest, Threshold, TrainingSet
+    from patchline.runtime.contract import Manifest, MemoryBank, Threshold, TrainingSet
 
 
 def print_export(
@@ -60,6 +60,7 @@ def _rows(
         ("backbone", f"{manifest.backbone.name}, weights {manifest.backbone.weights_source}"),
         ("frames", f"{size.height} x {size.width} px (height x width)"),
         ("memory bank", f"{bank.rows} x {bank.dimension}, k = {bank.neighbors}"),
+        ("search", _search(bank)),
         ("score", f"{manifest.score} ({manifest.method})"),
         ("threshold", f"{threshold.value:.4g}{_interval(threshold)}: {threshold.rule}"),
         ("file", _mebibytes(path)),
@@ -69,7 +70,7 @@ def _rows(
         rows.insert(-1, ("graph of all classes", f"{graph}, {_mebibytes(graph)}"))
     if parity is not None:
         rows.insert(
-            6,
+            7,
             (
                 "ONNX Runtime against PyTorch",
                 f"image score within {parity.image_score_max_relative_error:.1e}, "
@@ -77,6 +78,20 @@ def _rows(
             ),
         )
     return rows
+
+
+def _search(bank: MemoryBank) -> str:
+    plan = bank.search
+    if plan is None:
+        why = f"; not pruned: {'; '.join(bank.search_problems)}" if bank.search_problems else ""
+        return f"exact{why}"
+    text = f"pruned: {plan.leading} of {bank.dimension} coordinates, {plan.candidates} candidates"
+    if plan.found is None:
+        return text
+    return (
+        f"{text}; all {bank.neighbors} neighbours of {plan.found.all:.2%} of the patches found, "
+        f"the nearest of {plan.found.nearest:.2%} ({plan.found.images} pictures)"
+    )
 
 
 def _mebibytes(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 
@@ -11,7 +12,8 @@ from patchline.export.detector import Detector
 from patchline.export.external_bank import ExternalDetector, graph_inputs
 from patchline.export.onnx_graph import to_onnx
 from patchline.export.precision.int8 import quantize_backbone
-from patchline.runtime.contract import BankPrecision, Precision, Quantization
+from patchline.export.pruned import with_pruned_search
+from patchline.runtime.contract import BankPrecision, Precision, PrunedSearch, Quantization
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Form:
         ranges: of the activations, where the backbone is INT8.
         float_layers: layers that are not quantised then, by name.
         classes: whose good pictures the ranges were found on.
+        search: how a graph with its own bank searches it; ``None`` for exactly.
     """
 
     detector: Detector
@@ -33,6 +36,14 @@ class Form:
     ranges: Ranges | None = None
     float_layers: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    search: PrunedSearch | None = None
+
+    @cached_property
+    def shipped(self) -> Detector:
+        """The module of the graph with its own bank: searched as ``search`` says."""
+        if self.search is None:
+            return self.detector
+        return with_pruned_search(self.detector, self.search)
 
     @property
     def quantization(self) -> Quantization | None:
@@ -54,7 +65,7 @@ class Form:
         Raises:
             ModelError: it cannot be exported or quantised.
         """
-        return self._quantized(to_onnx(self.detector, self.detector.embedder.size))
+        return self._quantized(to_onnx(self.shipped, self.detector.embedder.size))
 
     def external(self) -> onnx.ModelProto:
         """The graph that takes a bank.

@@ -48,7 +48,8 @@ def verify_file(
         verify_form(path, form.detector.embedder.size, frames, INT8_BATCH, bank)
         return None
     tolerances = HALF_TOLERANCES if form.precision == "fp16" else None
-    return verify_parity(path, form.detector, frames, tolerances, bank=bank)
+    detector = form.detector if bank else form.shipped
+    return verify_parity(path, detector, frames, tolerances, bank=bank)
 
 
 def check_twin(path: Path, converted: Converted, frames: Frame) -> None:

@@ -11,6 +11,7 @@ from patchline.runtime.cli.command import FlavourName, Provider, print_warning, 
 
 if TYPE_CHECKING:
     from patchline.runtime.engine import Engine
+    from patchline.runtime.engine.options import TensorRTOptions
     from patchline.runtime.errors import DeviceLostError
 
 
@@ -49,9 +50,29 @@ def open_camera_engine(asked: EngineOptions) -> Engine:
     """
     from patchline.runtime.bank import load_bank
     from patchline.runtime.engine import open_engine
-    from patchline.runtime.engine.options import TensorRTOptions
     from patchline.runtime.engine.recovery import RecoveringEngine
     from patchline.runtime.progress import ConsoleSteps
+
+    options = tensorrt_options(asked)
+    path, bank = asked.path, asked.bank
+    if path.suffix.lower() != ".trt":
+        return open_engine(path, provider=asked.provider.value, threads=asked.threads, bank=bank)
+    steps = ConsoleSteps(stderr_console())
+    # Read once: a recovery must not take another product's file that lies there by then.
+    first = None if bank is None else load_bank(bank)
+    return RecoveringEngine(
+        lambda: open_engine(path, bank=first, tensorrt=options, steps=steps),
+        on_recovery=_warn_of_loss,
+    )
+
+
+def tensorrt_options(asked: EngineOptions) -> TensorRTOptions:
+    """What TensorRT is told, once no option is found that would do nothing.
+
+    Raises:
+        ConfigurationError: an option that this kind of engine has no use for.
+    """
+    from patchline.runtime.engine.options import TensorRTOptions
 
     plans = {
         "--device": asked.device,
@@ -61,23 +82,13 @@ def open_camera_engine(asked: EngineOptions) -> Engine:
     }
     is_auto = asked.provider is Provider.AUTO
     onnx = {"--provider": None if is_auto else asked.provider, "--threads": asked.threads}
-    path, bank = asked.path, asked.bank
-    is_plan = path.suffix.lower() == ".trt"
-    _check_unused(path, onnx if is_plan else plans, ".onnx" if is_plan else ".trt")
-    options = TensorRTOptions(
+    is_plan = asked.path.suffix.lower() == ".trt"
+    _check_unused(asked.path, onnx if is_plan else plans, ".onnx" if is_plan else ".trt")
+    return TensorRTOptions(
         device=asked.device or 0,
         flavour=asked.flavour.value if asked.flavour else None,
         build=not asked.no_build,
         cuda_graph=not asked.no_cuda_graph,
-    )
-    if not is_plan:
-        return open_engine(path, provider=asked.provider.value, threads=asked.threads, bank=bank)
-    steps = ConsoleSteps(stderr_console())
-    # Read once: a recovery must not take another product's file that lies there by then.
-    first = None if bank is None else load_bank(bank)
-    return RecoveringEngine(
-        lambda: open_engine(path, bank=first, tensorrt=options, steps=steps),
-        on_recovery=_warn_of_loss,
     )
 
 

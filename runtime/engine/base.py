@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +30,63 @@ class Prediction:
     image_score: npt.NDArray[np.float32]
     anomaly_map: npt.NDArray[np.float32]
     influence_map: npt.NDArray[np.float32]
+
+
+class Wait(str, enum.Enum):
+    """How the CPU waits while a call is computed."""
+
+    SPIN = "spin"
+    """ONNX Runtime's idle threads spin for a while before they sleep; its default."""
+    CUDA = "cuda"
+    """CUDA's default: spin, unless contexts outnumber cores or a Jetson of low power blocks."""
+    NONE = "none"
+    """A single thread computes, and nothing waits for another."""
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """How an engine runs, for who measures it.
+
+    Attributes:
+        runtime: ``ONNX Runtime`` or TensorRT's flavour.
+        version: of it.
+        provider: ONNX Runtime's provider; ``TensorRT`` for a plan.
+        gpu: model and compute capability; ``None`` where none computes or it is not told.
+        threads: CPU threads of one call as they were asked for; ``None`` for the runtime's choice.
+        cuda_graph: whether calls are replayed as CUDA graphs.
+        wait: how the CPU waits.
+        least_batch: fewest frames in one call.
+        most_batch: most frames in one call; ``None`` where there is no limit.
+        in_flight: how many calls may be under way at once.
+    """
+
+    runtime: str
+    version: str
+    provider: str
+    gpu: str | None
+    threads: int | None
+    cuda_graph: bool
+    wait: Wait
+    least_batch: int
+    most_batch: int | None
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class PhaseTimes:
+    """The parts of one call on a GPU, in milliseconds.
+
+    Attributes:
+        h2d_ms: frames to the GPU, without the copy into pinned memory before.
+        compute_ms: on the GPU, by CUDA's events.
+        d2h_ms: outputs from the GPU, without the copy out of pinned memory after.
+        enqueue_ms: of the CPU, to queue the computing.
+    """
+
+    h2d_ms: float
+    compute_ms: float
+    d2h_ms: float
+    enqueue_ms: float
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from patchline.runtime import contract
 from patchline.runtime.bank import Bank, as_bank, check_fits, check_given
 from patchline.runtime.contract import Manifest
-from patchline.runtime.engine.base import Prediction
+from patchline.runtime.engine.base import EngineFacts, Prediction, Wait
 from patchline.runtime.engine.onnx_checks import check_against_model, check_digest
 from patchline.runtime.errors import (
     ConfigurationError,
@@ -77,7 +77,7 @@ class OnnxRuntimeEngine:
         self._path, self._graph = path, load_any_manifest(contract.manifest_path(path))
         check_given(self._graph, bank, path)
         check_digest(path, self._graph)
-        self._runtime = import_onnxruntime()
+        self._runtime, self._threads = import_onnxruntime(), threads
         self._session: Any = self._open(path, provider, threads)
         check_against_model(self._session, self._graph, path)
         self._product = (
@@ -95,6 +95,23 @@ class OnnxRuntimeEngine:
     def description(self) -> str:
         """ONNX Runtime's version and the provider that really runs."""
         return f"ONNX Runtime {self._runtime.__version__}, {self._provider}"
+
+    @property
+    def facts(self) -> EngineFacts:
+        """How it runs."""
+        is_cuda = self._provider == _CUDA
+        return EngineFacts(
+            runtime="ONNX Runtime",
+            version=str(self._runtime.__version__),
+            provider=self._provider,
+            gpu=None,  # ONNX Runtime does not tell
+            threads=self._threads,
+            cuda_graph=False,
+            wait=Wait.CUDA if is_cuda else Wait.NONE if self._threads == 1 else Wait.SPIN,
+            least_batch=1,
+            most_batch=None,
+            in_flight=1,
+        )
 
     def infer(self, frames: Frame) -> Prediction:
         """Judge uint8 ``[B, H, W, 3]`` frames; see :meth:`Engine.infer`."""

@@ -15,13 +15,14 @@ from typing import Any
 
 from patchline.runtime.bank import Bank, as_bank, check_fits, check_given
 from patchline.runtime.contract import Manifest
-from patchline.runtime.engine.base import Prediction
-from patchline.runtime.engine.compat import Flavour
+from patchline.runtime.engine.base import EngineFacts, PhaseTimes, Prediction, Wait
+from patchline.runtime.engine.compat import TENSORRT_RTX, Flavour
 from patchline.runtime.engine.cuda.gpu import Gpu
 from patchline.runtime.engine.inference.loaded_plan import SLOTS, LoadedPlan
 from patchline.runtime.engine.inference.pending import Part, Pending
+from patchline.runtime.engine.inference.phase_marks import NO_MARKS, Marks
 from patchline.runtime.engine.plans.plan_file import PlanFile, read_plan
-from patchline.runtime.errors import EngineError
+from patchline.runtime.errors import EngineError, FrameError
 from patchline.runtime.graph import GraphManifest
 from patchline.runtime.preprocess import Frame, check_frames
 
@@ -81,9 +82,51 @@ class TensorRTEngine:
             f"{self.manifest.precision}, batch {least} to {most}{graphs}"
         )
 
+    @property
+    def facts(self) -> EngineFacts:
+        """How it runs; CUDA graphs may turn out not to work at the first call of a batch."""
+        device, (least, most) = self._gpu.device, self._plan.io.batch
+        is_rtx = self._flavour.name == TENSORRT_RTX
+        return EngineFacts(
+            runtime="TensorRT for RTX" if is_rtx else "TensorRT",
+            version=self._flavour.version,
+            provider="TensorRT",
+            gpu=f"{device.gpu} ({device.compute_capability})",
+            threads=None,
+            cuda_graph=self._plan.graphs.is_on,
+            wait=Wait.CUDA,
+            least_batch=least,
+            most_batch=most,
+            in_flight=SLOTS,
+        )
+
     def infer(self, frames: Frame) -> Prediction:
         """Judge uint8 ``[B, H, W, 3]`` frames; see :meth:`Engine.infer`."""
         return self.submit(frames).result()
+
+    def time_phases(self, frames: Frame) -> PhaseTimes:
+        """Judge frames with nothing else in flight, and say how long each part of it took.
+
+        The marks that this takes cost a call some microseconds, so :meth:`infer` has none.
+
+        Args:
+            frames: as for :meth:`infer`, at most as many as the plan takes at once.
+
+        Raises:
+            FrameError: the frames do not fit the model, or are more than that.
+            EngineError: as for :meth:`submit`.
+        """
+        with self._usable():
+            check_frames(frames, self._plan.file.manifest.model_size)
+            most = self._plan.io.batch[1]
+            if len(frames) > most:
+                raise FrameError(f"{len(frames)} frames, and the plan takes {most} at once")
+            for part in self._in_flight:
+                if part is not None:
+                    self._collect(part)
+            marks = self._plan.marks()
+            self._collect(self._start(frames, marks))
+            return marks.times()
 
     def submit(self, frames: Frame) -> Pending:
         """Begin to judge frames, and return before it is done.
@@ -130,7 +173,7 @@ class TensorRTEngine:
     def __exit__(self, *exc_info: Any) -> None:
         self.close()
 
-    def _start(self, frames: Frame) -> Part:
+    def _start(self, frames: Frame, marks: Marks = NO_MARKS) -> Part:
         at, self._turn = self._turn, (self._turn + 1) % SLOTS
         oldest = self._in_flight[at]
         if oldest is not None:
@@ -141,9 +184,9 @@ class TensorRTEngine:
         # After an error the slot counts as free: what was queued for it comes before what is queued
         # next in each of the streams, and nobody asks for its result.
         run = self._plan.runs.get(batch, at)
-        slot.upload(frames, batch, streams)
-        run.start()
-        slot.download(len(frames), streams)
+        slot.upload(frames, batch, streams, marks)
+        marks.compute(run.start, streams.compute)
+        slot.download(len(frames), streams, marks)
         run.capture()
         self._in_flight[at] = part
         return part

@@ -1,11 +1,8 @@
-"""Every benchmark runs at a tiny size and writes strict JSON; no time is asserted."""
+"""Benchmarks run at a tiny size and write what the schema asks; no time is asserted."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,77 +22,41 @@ from patchline.export.evaluation.result import Metrics
 from patchline.export.neighbors import NearestNeighbors
 from patchline.export.scores import SCORES
 from patchline.runtime.errors import ConfigurationError, ParityError
+from tests.benchmarks.smoke import TINY, smoke
 
 QUESTION = ask(patches=40, rows=300, dimension=64, neighbors=9, channels=5)
 
 
-def _run(module: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", f"patchline.benchmarks.{module}", *arguments], check=True)
-
-
-def _only_result(folder: Path) -> dict[str, object]:
-    (path,) = folder.rglob("*.json")
-    document: dict[str, object] = json.loads(
-        path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no strict JSON")
-    )
-    return document
-
-
-def test_coreset_writes_medians_and_ratios(tmp_path: Path) -> None:
-    _run("coreset", "--rows", "3000", "--rounds", "1", "--out", str(tmp_path))
-    results = _only_result(tmp_path)["results"]
-    assert isinstance(results, dict)
+def test_smoke_coreset(tmp_path: Path) -> None:
+    results = smoke("coreset", tmp_path, "--rows", 3000, "--rounds", 1)
     assert results["picks"] == 30
-    assert set(results["methods"]) == {"rounds", "naive, matrix-vector", "naive, differences"}
+    names = {"naive, matrix-vector", "naive, differences"}
+    assert set(results["methods"]) == {"rounds"} | names
+    assert set(results["speedup_over"]) == names
+    assert all(ratio["median"] > 0 for ratio in results["speedup_over"].values())
     assert results["same_picks_as_naive_by_differences"] == "all 30"
 
 
-def test_latency_writes_both_graphs(tmp_path: Path) -> None:
-    _run(
-        "latency",
-        "--bank-rows",
-        "64",
-        "--image-size",
-        "64",
-        "--rounds",
-        "3",
-        "--out",
-        str(tmp_path),
-    )
-    results = _only_result(tmp_path)["results"]
-    assert isinstance(results, dict)
+def test_smoke_latency(tmp_path: Path) -> None:
+    sizes = ("--bank-rows", 64, "--image-size", 64, "--rounds", 3)
+    results = smoke("latency", tmp_path, *sizes)
     assert set(results["graphs"]) == {"model", "backbone"}
     assert results["graphs"]["model"]["runs"] == 3
 
 
-def test_external_bank_writes_both_graphs_and_their_ratio(tmp_path: Path) -> None:
-    sizes = ("--bank-rows", "64", "--bank-rows", "320", "--image-size", "64", "--rounds", "3")
-    _run("external_bank", *sizes, "--out", str(tmp_path))
-    results = _only_result(tmp_path)["results"]
-    assert isinstance(results, dict)
-    assert set(results["banks"]) == {"64", "320"}
-    for bank in results["banks"].values():
-        assert set(bank["graphs"]) == {"embedded", "external"}
-        assert bank["external_over_embedded"]["median"] > 0
-        assert 0 <= bank["largest_relative_error"] < 1e-3
+def test_smoke_external_bank(tmp_path: Path) -> None:
+    sizes = ("--bank-rows", 320, "--image-size", 64, "--rounds", 3)
+    results = smoke("external_bank", tmp_path, *sizes)
+    assert set(results["banks"]) == {"320"}
+    bank = results["banks"]["320"]
+    assert set(bank["graphs"]) == {"embedded", "external"}
+    assert bank["external_over_embedded"]["median"] > 0
+    assert 0 <= bank["largest_relative_error"] < 1e-3
 
 
-def test_accuracy_on_drawn_pictures(tmp_path: Path) -> None:
-    write_demo_data(tmp_path / "data", good=6, test_good=2, test_defective=4, size=(128, 128))
-    tiny = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
-    _run("accuracy", "--data", str(tmp_path / "data"), *tiny, "--out", str(tmp_path / "out"))
-    results = _only_result(tmp_path / "out")["results"]
-    assert isinstance(results, dict)
-    gasket = results["classes"]["gasket"]
-    assert 0 <= gasket["image_auroc"] <= 1
-    assert (gasket["good"], gasket["defective"]) == (2, 4)
-
-
-def test_influence_writes_every_form_and_what_they_agree_on(tmp_path: Path) -> None:
-    sizes = ("--rows", "300", "--patches", "20", "--dimension", "32", "--channels-measured", "3")
-    _run("influence", *sizes, "--rounds", "2", "--out", str(tmp_path))
-    results = _only_result(tmp_path)["results"]
-    assert isinstance(results, dict)
+def test_smoke_influence(tmp_path: Path) -> None:
+    sizes = ("--rows", 300, "--patches", 20, "--dimension", 32, "--channels-measured", 3)
+    results = smoke("influence", tmp_path, *sizes, "--rounds", 2)
     measured = results["forms"]
     assert {CLOSED, "autograd", FORWARD, CENTRAL, GIVEN + CLOSED} <= measured.keys()
     assert all(form["runs"] == 2 for form in measured.values())
@@ -114,11 +75,9 @@ def test_influence_refuses_more_channels_than_there_are() -> None:
         ask(4, 40, 8, 3, 9)
 
 
-def test_startup_measures_commands_and_imports(tmp_path: Path) -> None:
-    _run("startup", "--rounds", "1", "--out", str(tmp_path))
-    results = _only_result(tmp_path)["results"]
-    assert isinstance(results, dict)
-    assert "run-camera --help" in results
+def test_smoke_startup(tmp_path: Path) -> None:
+    results = smoke("startup", tmp_path, "--rounds", 1)
+    assert results["run-camera --help"]["runs"] == 1
 
 
 def test_the_naive_loops_that_are_measured_pick_what_the_coreset_picks() -> None:
@@ -261,26 +220,21 @@ def test_alternation_and_summary() -> None:
     assert report.summarize([5.0])["q1_ms"] == 5.0
 
 
-def test_committed_results_are_strict_json_with_a_machine() -> None:
-    root = Path(__file__).parents[2]
-    for path in (root / report.RESULTS).rglob("*.json"):
-        document = json.loads(path.read_text(), parse_constant=pytest.fail)
-        assert {"suite", "date", "machine", "results"} <= document.keys()
-        assert document["machine"]["cpu"]
+def test_ratios_of_pairs_by_hand() -> None:
+    assert report.pair_ratios([2.0, 9.0], [1.0, 3.0])["median"] == 2.5
+    found = report.pair_ratios([3.0, 10.0, 4.0], [1.0, 10.0, 2.0])
+    assert found == {"median": 2.0, "q1": 1.0, "q3": 3.0}
+    assert report.pair_ratios([3.0], [2.0]) == {"median": 1.5, "q1": 1.5, "q3": 1.5}
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        report.pair_ratios([3.0], [2.0, 1.0])
 
 
-TINY = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
-
-
-def test_scores_on_drawn_pictures(tmp_path: Path) -> None:
+def test_smoke_scores(tmp_path: Path) -> None:
     write_demo_data(tmp_path / "data", good=6, test_good=2, test_defective=4, size=(128, 128))
-    _run(
-        "scores", "--data", str(tmp_path / "data"), *TINY, "--ratios", "0.1",
-        "--neighbors", "1,3", "--out", str(tmp_path / "out"),
-    )  # fmt: skip
-    results = _only_result(tmp_path / "out")["results"]
-    assert isinstance(results, dict)
+    words = ("--data", tmp_path / "data", *TINY, "--ratios", 0.1, "--neighbors", "1,3")
+    results = smoke("scores", tmp_path / "out", *words)
     cases = results["cases"]
+    assert len(results["means_over_classes"]) == len(cases)
     # Two scores know no k; the two others have two each; and all of that with and without average.
     assert len(cases) == 2 * (2 + 2 * 2)
     keys = ("class_name", "coreset_ratio", "neighborhood", "score", "neighbors")
@@ -288,7 +242,6 @@ def test_scores_on_drawn_pictures(tmp_path: Path) -> None:
     assert {case["score"] for case in cases} == set(SCORES)
     for case in cases:
         assert all(0 <= case[field.name] <= 1 for field in dataclasses.fields(Metrics))
-    assert len(results["means_over_classes"]) == len(cases)
 
 
 def test_means_over_classes_by_hand() -> None:
@@ -304,28 +257,25 @@ def test_means_over_classes_by_hand() -> None:
     assert "class_name" not in means[0]
 
 
-def test_scores_are_those_of_the_exported_model(tmp_path: Path) -> None:
-    """The benchmark takes a short way round the engine; it must not lead elsewhere."""
+def test_smoke_accuracy(tmp_path: Path) -> None:
+    """And the benchmark of scores, which goes a short way round the engine, leads to the same."""
     write_demo_data(tmp_path / "data", good=6, test_good=3, test_defective=6, size=(128, 128))
-    data = str(tmp_path / "data")
-    words = ("--ratios", "0.1", "--neighbors", "9", "--neighborhoods", "3")
-    _run("scores", "--data", data, *TINY, *words, "--out", str(tmp_path / "short"))
-    _run("accuracy", "--data", data, *TINY, "--coreset-ratio", "0.1", "--out", str(tmp_path / "e"))
-    short: Any = _only_result(tmp_path / "short")["results"]
-    exported: Any = _only_result(tmp_path / "e")["results"]
-    (case,) = (case for case in short["cases"] if case["score"] == "noise-response")
+    data = ("--data", tmp_path / "data", *TINY)
+    words = ("--ratios", 0.1, "--neighbors", 9, "--neighborhoods", 3)
+    exported = smoke("accuracy", tmp_path / "exported", *data, "--coreset-ratio", 0.1)
     gasket = exported["classes"]["gasket"]
+    assert (gasket["good"], gasket["defective"]) == (3, 6)
+    cases = smoke("scores", tmp_path / "short", *data, *words)["cases"]
+    (case,) = (case for case in cases if case["score"] == "noise-response")
     for field in dataclasses.fields(Metrics):
+        assert 0 <= gasket[field.name] <= 1
         assert case[field.name] == pytest.approx(gasket[field.name], abs=2e-4), field.name
 
 
-def test_threshold_counts_false_alarms_and_finds(tmp_path: Path) -> None:
+def test_smoke_threshold(tmp_path: Path) -> None:
     write_demo_data(tmp_path / "data", good=10, test_good=2, test_defective=4, size=(128, 128))
-    _run(
-        "threshold", "--data", str(tmp_path / "data"), *TINY, "--coreset-ratio", "0.1",
-        "--splits", "2", "--out", str(tmp_path / "out"),
-    )  # fmt: skip
-    results: Any = _only_result(tmp_path / "out")["results"]
+    words = ("--data", tmp_path / "data", *TINY, "--coreset-ratio", 0.1, "--splits", 2)
+    results = smoke("threshold", tmp_path / "out", *words)
     assert set(results["classes"]["gasket"]) == {"cross-fit", "calibration-split"}
     for measured in results["classes"]["gasket"].values():
         published, repeated = measured["test_set_as_published"], measured["random_splits"]
@@ -355,8 +305,7 @@ def test_the_simulation_knows_the_laws() -> None:
     assert 0.02 < outcome.mean_rate < 0.1
 
 
-def test_the_simulation_writes_every_case(tmp_path: Path) -> None:
-    _run("threshold_simulation", "--images", "20", "--draws", "2", "--out", str(tmp_path))
-    results: Any = _only_result(tmp_path)["results"]
+def test_smoke_threshold_simulation(tmp_path: Path) -> None:
+    results = smoke("threshold_simulation", tmp_path, "--images", 20, "--draws", 2)
     laws, rates = threshold_simulation.LAWS, threshold_simulation.RATES
     assert len(results["cases"]) == len(laws) * len(rates)

@@ -366,25 +366,22 @@ class TestCompare:
 
 
 class TestFigures:
-    def test_latency_against_plain_interpolation(self) -> None:
+    def test_percentiles_are_nearest_ranks(self) -> None:
         samples = [float(v) for v in np.random.default_rng(3).gamma(2.0, 3.0, 101)]
-        ordered, found = sorted(samples), figures.latency(samples)
-
-        def at(share: float) -> float:
-            place = share * (len(ordered) - 1)
-            low = int(place)
-            high = min(low + 1, len(ordered) - 1)
-            return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
+        found = figures.latency(samples)
         expected = {
-            "min_ms": ordered[0],
-            "mean_ms": sum(samples) / len(samples),
-            "median_ms": at(0.5),
-            "p90_ms": at(0.9),
-            "p95_ms": at(0.95),
-            "p99_ms": at(0.99),
+            f"p{percent}_ms": np.percentile(samples, percent, method="inverted_cdf")
+            for percent in (90, 95, 99)
+        } | {
+            "min_ms": min(samples),
+            "mean_ms": np.mean(samples),
+            "median_ms": np.median(samples),
+            "max_ms": max(samples),
         }
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+        assert found["cv_percent"] == pytest.approx(
+            100 * np.std(samples) / np.mean(samples), abs=0.01
+        )
         assert found["runs"] == 101
 
     def test_growth_is_counted_after_the_first_tenth(self) -> None:
@@ -423,7 +420,7 @@ class TestFigures:
 
 
 class TestRun:
-    def test_all_parts_pass_where_nothing_is_wrong(self, carried: Carried, tmp_path: Path) -> None:
+    def test_smoke_gpu_check(self, carried: Carried, tmp_path: Path) -> None:
         out, said = tmp_path / "gpu-check.json", []
         failures = run_parts(make_bench(carried), PARTS, {"machine": {}}, out, said.append)
         document = strict_json(out)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +19,10 @@ from patchline.export.evaluation.test_set import load_test_set
 from patchline.export.precision.gate import LIMITS
 from patchline.runtime.contract import ModelSize, load_manifest, manifest_path
 from patchline.runtime.progress import SilentSteps
+from tests.benchmarks.smoke import TINY, only_result, smoke
+from tests.commands import Caller
 
 CLASS_NAME = "gasket"
-TINY = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
 FIELDS: dict[str, Any] = {
     "backbone": "resnet18",
     "weights": "random",
@@ -59,23 +57,12 @@ def models(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
         return export_all(pictures, FIELDS, data, folder, SilentSteps())
 
 
-def only_result(folder: Path) -> dict[str, Any]:
-    (path,) = folder.rglob("*.json")
-    document = json.loads(
-        path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no strict JSON")
-    )
-    found: dict[str, Any] = document["results"]
-    return found
-
-
-def run(module: str, data: Path, out: Path, *options: str) -> dict[str, Any]:
-    words = ("--data", str(data), *TINY, "--coreset-ratio", "0.1", *options, "--out", str(out))
-    subprocess.run([sys.executable, "-m", f"patchline.benchmarks.{module}", *words], check=True)
-    return only_result(out)
-
-
-def test_every_precision_is_measured(
-    models: Models, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_smoke_precision(
+    models: Models,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -84,10 +71,9 @@ def test_every_precision_is_measured(
         return models
 
     monkeypatch.setattr(precision, "export_all", exported)
-    precision.benchmark_precision(
-        data, weights="random", image_size=64, coreset_ratio=0.1, with_direct_threshold=True,
-        plans=False, rounds=3, out=tmp_path,
-    )  # fmt: skip
+    words = ("--data", data, *TINY, "--coreset-ratio", 0.1, "--direct-threshold", "--no-plans")
+    call = Caller(monkeypatch, capsys)
+    assert call(precision, *words, "--rounds", 3, "--out", tmp_path).status == 0
     assert [FIELDS.items() <= fields.items() for fields in asked] == [True]
     results = only_result(tmp_path)
     assert (results["plans"], results["image_size_px"]) == (None, 64)
@@ -119,12 +105,13 @@ def test_the_command_builds_plans_and_agrees_with_the_benchmark_of_accuracy(
     data: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorrt_rtx_bindings")
-    results = run("precision", data, tmp_path / "precision", "--rounds", "2")
+    words = ("--data", data, *TINY, "--coreset-ratio", 0.1)
+    results = smoke("precision", tmp_path / "precision", *words, "--rounds", 2)
     assert results["plans"].startswith("TensorRT for RTX ")
     found = results["classes"][CLASS_NAME]["precisions"]
     whole = found["fp32"]["plan_bytes"]
     assert all(0 < found[name]["plan_bytes"] < whole for name in ("fp16", "int8"))
-    accuracy = run("accuracy", data, tmp_path / "accuracy")["classes"][CLASS_NAME]
+    accuracy = smoke("accuracy", tmp_path / "accuracy", *words)["classes"][CLASS_NAME]
     for name in ("image_auroc", "pixel_auroc", "aupro", "false_alarms", "found"):
         assert found["fp32"][name] == pytest.approx(accuracy[name]), name
     assert found["fp32"]["threshold"]["value"] == pytest.approx(accuracy["threshold"])

@@ -19,12 +19,14 @@ from patchline.export.config import METHOD_SCORES
 from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.external_bank import bank_tensors
 from patchline.export.fit import FittedModel
+from patchline.export.pruned import with_pruned_search
 from patchline.export.scores import SCORES
 from patchline.runtime import contract
 from patchline.runtime.contract import (
     DistanceStatistics,
     Manifest,
     ModelSize,
+    PrunedSearch,
     load_manifest,
     manifest_path,
 )
@@ -278,3 +280,13 @@ def test_a_refused_file_says_which_node_the_parser_did_not_like(
     with pytest.raises(ModelError, match=r"refuses gasket\.onnx: node determinant \(Det\): "):
         build(model)
     assert not plan.exists()
+
+
+def test_a_pruned_search_is_built(fitted: FittedModel, backbone: str, tmp_path: Path) -> None:
+    embedder = PatchEmbedder(backbone, fitted.detector.embedder.size, "random")
+    variant = variant_of(fitted, embedder, "patchcore")
+    plan = PrunedSearch(leading=30, candidates=32)
+    pruned = replace(variant, detector=with_pruned_search(variant.detector, plan))
+    _, seen = build(write_model(pruned, "patchcore", tmp_path))
+    assert seen.outputs == expected_outputs(embedder.size)
+    assert not seen.types & LOWER_TYPES

@@ -71,6 +71,8 @@ class World:
     released: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     live: collections.Counter[str] = field(default_factory=collections.Counter)
+    takes_ms: dict[str, float] = field(default_factory=dict)
+    now_ms: float = 0.0
     is_lost: bool = False
     fails_on_release: str = ""
     released_before_closing: int = 0
@@ -159,6 +161,7 @@ class World:
         op = chosen.ops.popleft()
         self.done.append(op.name)
         op.work()
+        self.now_ms += self.takes_ms.get(op.name, 0.0)
         return True
 
     def run_until(self, is_done: Callable[[], bool]) -> None:
@@ -255,9 +258,11 @@ class Stream:
 class Event:
     def __init__(self, world: World, flags: int) -> None:
         world.cuda("cuEventCreate")
-        assert flags == 2, "an event that takes time"
+        assert flags in (0, 2)
         self._world = world
+        self.is_timed = flags == 0
         self.mark: list[bool] | None = None
+        self.reached_ms: float | None = None
         world.made("event")
 
     def record(self, stream: Any) -> None:
@@ -265,8 +270,24 @@ class Event:
         del stream
         self._world.cuda("cuEventRecord")
         mark = [False]
-        self.mark = mark
-        queue.put(Op("mark", lambda: mark.__setitem__(0, True)))
+        self.mark, self.reached_ms = mark, None
+
+        def reach() -> None:
+            mark[0], self.reached_ms = True, self._world.now_ms
+
+        queue.put(Op("timed mark" if self.is_timed else "mark", reach))
+
+    def time_since(self, earlier: Any) -> float:
+        """Milliseconds; the fake's clock stands still but for what each kind of work takes."""
+        begin = earlier.core
+        del earlier
+        self._world.cuda("cuEventElapsedTime")
+        if not (self.is_timed and begin.is_timed):
+            raise LogicError("cuEventElapsedTime failed: invalid resource handle")
+        if self.reached_ms is None or begin.reached_ms is None:
+            self._world.violations.append("the time of a mark that was not reached")
+            raise LogicError("cuEventElapsedTime failed: device not ready")
+        return self.reached_ms - begin.reached_ms
 
     def synchronize(self) -> None:
         self._world.cuda("cuEventSynchronize")

@@ -96,6 +96,8 @@ LATER = {
     ("training_set", "parts"),
     ("parity", "tied_patches"),
     ("memory_bank", "precision"),
+    ("memory_bank", "search"),
+    ("memory_bank", "search_problems"),
     ("conversion",),
 }
 """Fields that manifests of the first version may lack."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from patchline.runtime import contract
 from patchline.runtime.bank import save_bank
 from patchline.runtime.contract import manifest_path
-from patchline.runtime.engine.base import Prediction
+from patchline.runtime.engine.base import EngineFacts, Prediction, Wait
 from patchline.runtime.engine.cuda.gpu import open_gpu
 from patchline.runtime.engine.cuda.resources import Resources
 from patchline.runtime.engine.plans.record import load_record, record_path
@@ -27,6 +28,7 @@ from patchline.runtime.errors import (
     ConfigurationError,
     DeviceLostError,
     EngineError,
+    FrameError,
     ManifestError,
     ModelError,
 )
@@ -599,3 +601,101 @@ def test_the_gpu_is_closed_with_the_engine_and_without_a_word(
     with pytest.raises(EngineError, match="the GPU is closed"), engine._gpu.current():
         pass
     assert not caplog.text
+
+
+TAKES_MS = {"upload": 2.0, "compute": 5.0, "graph": 5.0, "download": 1.0}
+
+
+class TestPhases:
+    @pytest.mark.parametrize("mood", MOODS)
+    @pytest.mark.parametrize("graphs", [False, True])
+    def test_each_phase_is_what_its_work_took(
+        self, plan: Path, open_on: Open, mood: str, graphs: bool
+    ) -> None:
+        world = World(5, mood, takes_ms=TAKES_MS)
+        with open_on(plan, world, cuda_graph=graphs) as engine:
+            for count in (1, 3, 3, 3, 1, 4):
+                found = engine.time_phases(frames(count))
+                assert (found.h2d_ms, found.compute_ms, found.d2h_ms) == (2.0, 5.0, 3.0)
+                assert found.enqueue_ms > 0
+            assert ("graph" in world.done) is graphs
+        world.assert_clean()
+
+    @pytest.mark.parametrize("mood", MOODS)
+    def test_what_was_in_flight_is_done_before_and_kept(
+        self, plan: Path, open_on: Open, mood: str
+    ) -> None:
+        world = World(3, mood, takes_ms=TAKES_MS)
+        with open_on(plan, world) as engine:
+            given = [frames(2, seed) for seed in range(2)]
+            pending = [engine.submit(each) for each in given]
+            assert engine.time_phases(frames(4)).compute_ms == 5.0
+            before = world.done[: world.done.index("timed mark")]
+            assert before.count("download") == 2 * 3
+            for one, each in zip(pending, given, strict=True):
+                check(one.result(), each)
+            check(engine.infer(frames(1, 9)), frames(1, 9))
+        world.assert_clean()
+
+    def test_calls_that_are_not_timed_carry_no_timed_marks(self, plan: Path, open_on: Open) -> None:
+        world = World()
+        with open_on(plan, world) as engine:
+            engine.time_phases(frames(1))
+            assert world.done.count("timed mark") == 6
+            for _ in range(5):
+                engine.infer(frames(1))
+            assert world.done.count("timed mark") == 6
+
+    def test_a_hundred_calls_make_the_events_of_the_first(self, plan: Path, open_on: Open) -> None:
+        world = World(mood="eager")
+        with open_on(plan, world) as engine:
+            engine.time_phases(frames(1)), engine.time_phases(frames(1))
+            live = world.live.copy()
+            for _ in range(100):
+                engine.time_phases(frames(1))
+            assert world.live == live
+        world.assert_clean()
+
+    @pytest.mark.parametrize("is_lost", [False, True])
+    def test_whatever_call_fails(self, plan: Path, open_on: Open, is_lost: bool) -> None:
+        def work(world: World) -> None:
+            with open_on(plan, world) as engine:
+                before = len(world.calls)
+                engine.time_phases(frames(2)), engine.time_phases(frames(2))
+                work.span = range(before + 1, len(world.calls) + 1)  # type: ignore[attr-defined]
+
+        work(World())
+        span = work.span  # type: ignore[attr-defined]
+        assert len(span) > 40
+        for at in span:
+            world = World(fault=Fault(at, is_lost=is_lost))
+            with contextlib.suppress(EngineError):  # not where a capture failed
+                work(world)
+            world.assert_clean(in_order=False)
+
+    def test_refuses_more_frames_than_one_call_and_another_thread(
+        self, plan: Path, open_on: Open
+    ) -> None:
+        with open_on(plan) as engine:
+            with pytest.raises(FrameError, match="5 frames, and the plan takes 4 at once"):
+                engine.time_phases(frames(5))
+            with pytest.raises(FrameError, match="expected uint8"):
+                engine.time_phases(frames(1)[:, :8])
+        with pytest.raises(EngineError, match="is closed"):
+            engine.time_phases(frames(1))
+
+    @pytest.mark.parametrize("graphs", [False, True])
+    def test_facts(self, plan: Path, open_on: Open, graphs: bool) -> None:
+        with open_on(plan, cuda_graph=graphs) as engine:
+            assert engine.facts == EngineFacts(
+                runtime="TensorRT",
+                version="10.3.0",
+                provider="TensorRT",
+                gpu="Orin (8.7)",
+                threads=None,
+                cuda_graph=graphs,
+                wait=Wait.CUDA,
+                least_batch=1,
+                most_batch=4,
+                in_flight=2,
+            )

@@ -79,9 +79,9 @@ class Gpu:
         """A stream that waits for no other, the default one included."""
         return Stream(self._driver)
 
-    def event(self) -> Event:
-        """An event for ordering, without a time."""
-        return Event(self._driver)
+    def event(self, is_timed: bool = False) -> Event:
+        """An event for ordering; one that takes the time as well costs more."""
+        return Event(self._driver, is_timed)
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> PinnedArray:
         """Host memory that the GPU copies from and to while the CPU goes on; zeroed.

@@ -17,10 +17,10 @@ _DISABLE_TIMING: Final = 2  # CU_EVENT_DISABLE_TIMING
 
 
 class Event:
-    """A mark in a stream that others wait for."""
+    """A mark in a stream that others wait for; ``is_timed`` makes one that knows when it was."""
 
-    def __init__(self, driver: Any) -> None:
-        self._event: Any = driver.Event(_DISABLE_TIMING)
+    def __init__(self, driver: Any, is_timed: bool = False) -> None:
+        self._event: Any = driver.Event(0 if is_timed else _DISABLE_TIMING)
 
     def record(self, stream: Stream) -> None:
         """Mark what ``stream`` has been given so far."""
@@ -33,6 +33,10 @@ class Event:
     def synchronize(self) -> None:
         """Wait for the last mark; at once where there is none."""
         self._event.synchronize()
+
+    def ms_since(self, earlier: Event) -> float:
+        """Milliseconds of the GPU's clock between two timed marks that were reached."""
+        return float(self._event.time_since(earlier._event))
 
     def release(self) -> None:
         """Destroy it."""

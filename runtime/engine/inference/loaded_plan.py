@@ -13,6 +13,7 @@ from patchline.runtime.engine.cuda.graph import GraphMaker
 from patchline.runtime.engine.cuda.resources import Resources
 from patchline.runtime.engine.inference.compute import Compute
 from patchline.runtime.engine.inference.device_bank import DeviceBank
+from patchline.runtime.engine.inference.phase_marks import PhaseMarks
 from patchline.runtime.engine.inference.plan_io import PlanIO, read_io
 from patchline.runtime.engine.inference.runs import Runs
 from patchline.runtime.engine.inference.slots import Slot, make_streams
@@ -56,6 +57,7 @@ class LoadedPlan:
     ) -> None:
         self.file, self._gpu, self._flavour = file, gpu, flavour
         self._bank: DeviceBank | None = None
+        self._marks: PhaseMarks | None = None
         self.graphs = GraphMaker(cuda_graph)
         self._resources = Resources(gpu)
         try:
@@ -73,6 +75,12 @@ class LoadedPlan:
         manifest = self._bank.manifest if self._bank else self.file.manifest
         assert isinstance(manifest, Manifest)  # a graph's plan is not read without a bank
         return manifest
+
+    def marks(self) -> PhaseMarks:
+        """Marks that time the phases of a call, made when they are first asked for."""
+        if self._marks is None:
+            self._marks = PhaseMarks(self._gpu, self._resources)
+        return self._marks
 
     def switch_bank(self, bank: Bank) -> None:
         """Run with another product's bank from the next batch on; what is in flight keeps the old.

@@ -12,6 +12,7 @@ from patchline.runtime.engine.base import Prediction
 from patchline.runtime.engine.cuda.gpu import Gpu
 from patchline.runtime.engine.cuda.objects import DeviceBuffer, Event, PinnedArray, Stream
 from patchline.runtime.engine.cuda.resources import Resources
+from patchline.runtime.engine.inference.phase_marks import D2H, H2D, NO_MARKS, Marks
 from patchline.runtime.engine.inference.plan_io import Shape, output_shapes
 from patchline.runtime.graph import GraphManifest
 from patchline.runtime.preprocess import Frame
@@ -79,7 +80,7 @@ class Slot:
         """Shapes of the outputs of a batch."""
         return output_shapes(self._manifest, batch)
 
-    def upload(self, frames: Frame, run: int, streams: Streams) -> None:
+    def upload(self, frames: Frame, run: int, streams: Streams, marks: Marks = NO_MARKS) -> None:
         """Queue ``frames``, filled up with black ones to ``run``; computing waits for them.
 
         The slot must be free: its last batch was waited for.
@@ -87,16 +88,20 @@ class Slot:
         host = self._host[contract.FRAMES].array
         host[: len(frames)] = frames
         host[len(frames) : run] = 0
+        marks.begin(H2D, streams.upload)
         streams.upload.upload(host[:run], self._device[contract.FRAMES])
+        marks.end(H2D, streams.upload)
         self._uploaded.record(streams.upload)
         self._uploaded.make_wait(streams.compute)
 
-    def download(self, count: int, streams: Streams) -> None:
+    def download(self, count: int, streams: Streams, marks: Marks = NO_MARKS) -> None:
         """Queue the outputs of ``count`` frames, once they are computed; the scores first."""
         self._computed.record(streams.compute)
         self._computed.make_wait(streams.download)
+        marks.begin(D2H, streams.download)
         for name in contract.OUTPUTS:
             streams.download.download(self._device[name], self._host[name].array[:count])
+        marks.end(D2H, streams.download)
         self._downloaded.record(streams.download)
 
     def take(self, count: int) -> Prediction:

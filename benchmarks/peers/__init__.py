@@ -1,0 +1,1 @@
+"""Patchline beside its peers, in one run on one machine: see ``__main__``."""

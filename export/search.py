@@ -1,0 +1,184 @@
+"""Which search a model ships with: exact, or pruned where that is faster and finds the same.
+
+A pruned search is let out only past a check on good pictures. Each is judged by both searches in
+the bank without its own rows, so that its patches are as strange to the bank as those of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from patchline.export.config import FitSettings
+from patchline.export.features import read_frames
+from patchline.export.fit import FittedModel
+from patchline.export.neighbors import NearestNeighbors
+from patchline.export.precision.evidence import own_rows_of
+from patchline.export.precision.form import Form
+from patchline.export.pruned import default_plan
+from patchline.export.ties import TIE_SHARE
+from patchline.runtime.contract import FoundNeighbors, Manifest, PrunedSearch
+from patchline.runtime.errors import ConfigurationError
+from patchline.runtime.progress import Steps
+
+LEAST_ROWS = 8192
+"""Banks of so many rows are searched by estimates first, unless told otherwise.
+
+Measured crossover, see benchmarks/search.py: below it the exact search costs less.
+"""
+
+IMAGES_COMPARED = 8
+LEAST_NEAREST = 0.999
+LEAST_ALL = 0.99
+LARGEST_SCORE_CHANGE = 2e-3
+"""In parts of the threshold, or of the score where that is larger."""
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class SearchChoice:
+    """How the bank is searched, and why not pruned where it might have been."""
+
+    plan: PrunedSearch | None
+    problems: tuple[str, ...] = ()
+
+    def noted_in(self, manifest: Manifest) -> Manifest:
+        """The manifest with this in its memory bank."""
+        noted = {"search": self.plan, "search_problems": self.problems}
+        bank = manifest.memory_bank.model_copy(update=noted)
+        return manifest.model_copy(update={"memory_bank": bank})
+
+
+def choose_search(
+    fitted: FittedModel, form: Form, settings: FitSettings, steps: Steps
+) -> SearchChoice:
+    """Choose how a model with its bank in the graph searches it.
+
+    Args:
+        fitted: the float32 model.
+        form: what is exported of it.
+        settings: ``auto`` prunes banks in float32 of :data:`LEAST_ROWS` rows and more, unless the
+            check finds a problem.
+        steps: shows progress.
+
+    Raises:
+        ConfigurationError: the settings ask for a pruned search, and the check finds a problem.
+    """
+    is_large = len(fitted.memory_bank) >= LEAST_ROWS and form.bank == "fp32"
+    if settings.search == "exact" or (settings.search == "auto" and not is_large):
+        return SearchChoice(None)
+    plan = default_plan(fitted.memory_bank.shape[1], form.detector.head.search.k)
+    found, changed = compare_searches(fitted, form, plan, steps)
+    problems = _problems(found, changed)
+    if not problems:
+        return SearchChoice(plan.model_copy(update={"found": found}))
+    if settings.search == "pruned":
+        raise ConfigurationError(
+            f"a pruned search misses too much in this bank: {'; '.join(problems)}. Export with "
+            "--search exact"
+        )
+    return SearchChoice(None, problems)
+
+
+@torch.inference_mode()
+def compare_searches(
+    fitted: FittedModel, form: Form, plan: PrunedSearch, steps: Steps
+) -> tuple[FoundNeighbors, int]:
+    """What a pruned search finds on good pictures, and how many of their verdicts it changes.
+
+    Args:
+        fitted: the float32 model. Where it does not say which picture a row came from, or has too
+            few other rows, pictures are judged by the whole bank.
+        form: what is exported of it, with a bank in float32.
+        plan: of the search.
+        steps: shows progress.
+    """
+    exact, pruned = form.detector.head, replace(form, search=plan).shipped.head
+    paths = fitted.pictures.paths[:: max(1, len(fitted.pictures.paths) // IMAGES_COMPARED)]
+    paths = paths[:IMAGES_COMPARED]
+    compared = _Compared(fitted.threshold.value)
+    with steps.step("Comparing pruned with exact search", len(paths)) as advance:
+        for done, path in enumerate(paths, 1):
+            frame = torch.from_numpy(read_frames((path,), form.detector.embedder.size))
+            embeddings = form.detector.embedder(frame)
+            own = _own_rows(fitted, path, plan.candidates)
+            rows = embeddings.flatten(0, 2)
+            indices = [_search_without(own, head.search, rows) for head in (exact, pruned)]
+            distances = [exact.influence(rows, found).distances for found in indices]
+            scores = [float(exact.judge(embeddings, found)[0]) for found in indices]
+            tie = TIE_SHARE * exact.mean_norm
+            compared.add(distances[0] + tie, distances[1], scores[0], scores[1])
+            advance(done)
+    return compared.found(len(paths)), compared.verdicts
+
+
+@dataclass
+class _Compared:
+    """Counts over pictures."""
+
+    threshold: float
+    patches: int = 0
+    nearest: int = 0
+    all: int = 0
+    verdicts: int = 0
+    score_change: float = 0.0
+
+    def add(self, reach: Tensor, distances: Tensor, expected: float, found: float) -> None:
+        """A picture: how far its neighbours lie at most and how far those lie that the pruned
+        search found, both ``[P, k]``; and its image score by either search."""
+        is_found = distances <= reach
+        self.patches += len(is_found)
+        self.nearest += int(is_found[:, 0].sum())
+        self.all += int(is_found.all(1).sum())
+        self.verdicts += (expected >= self.threshold) != (found >= self.threshold)
+        change = abs(expected - found) / max(abs(self.threshold), abs(expected), _TINY)
+        self.score_change = max(self.score_change, change)
+
+    def found(self, images: int) -> FoundNeighbors:
+        """The shares."""
+        return FoundNeighbors(
+            images=images,
+            nearest=self.nearest / self.patches,
+            all=self.all / self.patches,
+            image_score_change=self.score_change,
+        )
+
+
+def _own_rows(fitted: FittedModel, path: Path, least: int) -> Tensor:
+    """Rows of the bank to leave out for a picture, bool ``[M]``; ``least`` others are left."""
+    none = torch.zeros(len(fitted.memory_bank), dtype=torch.bool)
+    if fitted.row_pictures is None:
+        return none
+    own = torch.from_numpy(own_rows_of(fitted)(path))
+    return own if len(own) - int(own.sum()) >= least else none
+
+
+def _search_without(own: Tensor, search: NearestNeighbors, rows: Tensor) -> Tensor:
+    """Neighbours ``[P, k]`` of patches ``[P, D]`` among the rows of the bank that are not own."""
+    with search.without(own):
+        found: Tensor = search(rows)
+    return found
+
+
+def _problems(found: FoundNeighbors, verdicts: int) -> tuple[str, ...]:
+    problems = []
+    if found.nearest < LEAST_NEAREST:
+        problems.append(_too_few("the nearest row", found.nearest, LEAST_NEAREST))
+    if found.all < LEAST_ALL:
+        problems.append(_too_few("all nearest rows", found.all, LEAST_ALL))
+    if found.image_score_change > LARGEST_SCORE_CHANGE:
+        problems.append(
+            f"an image score changes by {found.image_score_change:.2%} of the threshold, at most "
+            f"{LARGEST_SCORE_CHANGE:.2%} is accepted"
+        )
+    if verdicts:
+        problems.append(f"{verdicts} of {found.images} verdicts change")
+    return tuple(problems)
+
+
+def _too_few(what: str, share: float, least: float) -> str:
+    return f"{what} of {share:.2%} of the patches is found, at least {least:.2%} is accepted"

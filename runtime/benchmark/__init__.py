@@ -1,0 +1,1 @@
+"""How fast an engine is: latency, its phases, throughput, two engines against each other."""
