@@ -198,6 +198,8 @@ def _choice(power: PowerLaw, affine: AffineLaw, unit: str) -> tuple[str, str]:
     constant = f"the constant is {affine.constant:.3g} {unit} ({low:.3g} to {high:.3g})"
     errors = f"{100 * affine.relative_error:.2g} % off on average, the power law "
     errors += f"{100 * power.relative_error:.2g} %"
+    if high < 0:
+        return "power", f"{constant}, below 0 and not believed"
     if low <= 0:
         return "power", f"{constant}, which may be none"
     if affine.relative_error >= power.relative_error:
