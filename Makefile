@@ -28,7 +28,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy -p patchline.runtime -p patchline.calibration -p patchline.export -p patchline.benchmarks
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations 25
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -27,7 +27,9 @@ from patchline.runtime.progress import Steps
 LEAST_ROWS = 8192
 """Banks of so many rows are searched by estimates first, unless told otherwise.
 
-Measured crossover, see benchmarks/search.py: below it the exact search costs less.
+Measured in ONNX Runtime on two cores (benchmarks/search.py): a frame takes as long either way at
+3,600 rows with a ResNet-18 and at 2,100 with a WideResNet-50. A few percent are not worth an
+approximation; at 8,192 rows it saves 20 and 24 %.
 """
 
 IMAGES_COMPARED = 8
