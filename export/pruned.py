@@ -134,7 +134,9 @@ def default_plan(dimension: int, k: int) -> PrunedSearch:
     **126**    **32**     99.98 %          up to 0.015 %
     ========== ========== ================ ======================
 
-    (with 62 coordinates, the nearest of 99.99 %).
+    (with 62 coordinates, the nearest of 99.99 %). Over all 250 test pictures the default changes
+    no verdict, and scores by at most 1.0 % (bottle) and 0.02 % (pill): see
+    benchmarks/search_agreement.py.
     """
     width = max(_MULTIPLE, dimension // 3 // _MULTIPLE * _MULTIPLE)
     leading = max(1, min(dimension, width - _REST_AND_SQUARE))
