@@ -28,7 +28,8 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy -p patchline.runtime -p patchline.calibration -p patchline.export -p patchline.benchmarks
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations 25
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations 25 \
+	  --max-worker-restart 0 --override-ini faulthandler_timeout=900
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
@@ -43,6 +44,7 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python -m patchline.benchmarks.external_bank
 	$(BIN)/python -m patchline.benchmarks.influence
 	$(BIN)/python -m patchline.benchmarks.latency
+	$(BIN)/python -m patchline.benchmarks.scale
 	$(BIN)/python -m patchline.benchmarks.scaling
 	$(BIN)/python -m patchline.benchmarks.search
 	$(BIN)/python -m patchline.benchmarks.startup

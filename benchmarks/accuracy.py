@@ -7,13 +7,13 @@ ONNX Runtime. The threshold is the exported one, found from good training images
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from patchline.benchmarks.outcome import outcome, warn_of
 from patchline.benchmarks.report import write_result
 from patchline.export.config import FitSettings
 from patchline.export.datasets import (
@@ -23,7 +23,6 @@ from patchline.export.datasets import (
     labelled_pictures,
 )
 from patchline.export.evaluation.evaluate import evaluate_class
-from patchline.export.evaluation.result import Metrics
 from patchline.export.exporter import export_model
 from patchline.export.fit import fit
 from patchline.runtime.cli.command import print_warning, run_command
@@ -76,26 +75,14 @@ def _evaluate_class(pictures: GoodPictures, data: Path, settings: FitSettings) -
         path = export_model(fitted, settings, Path(folder), SilentSteps())
         with open_engine(path, provider="cpu") as engine:
             evaluation = evaluate_class(engine, data)
-    for sentence in (*evaluation.problems, *evaluation.notes):
-        print_warning(f"{pictures.class_name}: {sentence}")
+    warn_of(evaluation, pictures.class_name)
     return {
-        **_rounded(evaluation.metrics),
-        "aupro_fpr_limit": evaluation.fpr_limit,
+        **outcome(evaluation),
         "threshold": round(fitted.threshold.value, 5),
-        "false_alarms": evaluation.false_alarms,
-        "good": evaluation.count(defective=False),
-        "found": evaluation.found,
-        "defective": evaluation.count(defective=True),
         "training_images": fitted.training_set.images,
         "bank_rows": len(fitted.memory_bank),
         "fit_peak_bytes_planned": fitted.memory.peak_bytes,
     }
-
-
-def _rounded(metrics: Metrics) -> dict[str, float]:
-    """Those that there are: without masks there are none of pixels."""
-    found = asdict(metrics).items()
-    return {name: round(value, 5) for name, value in found if value is not None}
 
 
 def main() -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
+from patchline.benchmarks.outcome import outcome, warn_of
 from patchline.benchmarks.precision_models import FLOAT32, Models
 from patchline.benchmarks.report import alternate, summarize
 from patchline.export.evaluation.evaluate import evaluate_class
-from patchline.runtime.cli.command import print_warning
 from patchline.runtime.contract import FRAMES, OUTPUTS, Precision, Threshold
 from patchline.runtime.engine import open_engine
 from patchline.runtime.engine.build import Target, build_plan
@@ -58,17 +57,11 @@ def _evaluate(path: Path, data: Path, precision: Precision) -> dict[str, Any]:
     with open_engine(path, provider="cpu") as engine:
         evaluation = evaluate_class(engine, data)
     manifest = evaluation.manifest
-    for sentence in (*evaluation.problems, *evaluation.notes):
-        print_warning(f"{manifest.class_name} in {precision}: {sentence}")
+    warn_of(evaluation, f"{manifest.class_name} in {precision}")
     return {
-        **_rounded(asdict(evaluation.metrics)),
-        "aupro_fpr_limit": evaluation.fpr_limit,
+        **outcome(evaluation),
         "threshold": threshold_values(manifest.threshold),
-        "false_alarms": evaluation.false_alarms,
-        "good": evaluation.count(defective=False),
-        "found": evaluation.found,
-        "defective": evaluation.count(defective=True),
-        "bank_precision": manifest.memory_bank.precision,
+        "bank_precision": manifest.required_bank().precision,
     }
 
 
@@ -92,7 +85,7 @@ def _conversion(models: Models, precision: Precision) -> dict[str, Any]:
 
 
 def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
-    """Those that there are: without masks there are none of pixels."""
+    """Those that there are."""
     return {
         name: round(value, 5) if isinstance(value, float) else value
         for name, value in fields.items()

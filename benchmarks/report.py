@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from patchline.benchmarks.schema import MACHINE_PATH, check_file, machine_slug
+from patchline.runtime.benchmark import machine as machines
 from patchline.runtime.files import write_atomically
 
 RESULTS = Path("benchmarks/results")
@@ -83,8 +84,7 @@ def write_result(suite: str, results: dict[str, Any], out: Path | None) -> Path:
         "run": describe_run(),
         "results": results,
     }
-    name = f"{suite}--{machine_slug(machine['cpu'], machine['cores'])}.json"
-    path = (out or RESULTS) / importlib.metadata.version("patchline") / name
+    path = result_path(suite, out, machine)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(without_folders(document), indent=2, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())
@@ -92,12 +92,19 @@ def write_result(suite: str, results: dict[str, Any], out: Path | None) -> Path:
     return path
 
 
+def result_path(suite: str, out: Path | None, machine: Mapping[str, Any]) -> Path:
+    """Where :func:`write_result` writes the result of a suite on a machine as described below."""
+    name = f"{suite}--{machine_slug(machine['cpu'], machine['cores'])}.json"
+    return (out or RESULTS) / importlib.metadata.version("patchline") / name
+
+
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, system and package versions."""
+    found = machines.describe_machine()
     return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "memory_mib": _memory_mib(),
+        "cpu": found.cpu,
+        "cores": found.cores,
+        "memory_mib": found.memory_bytes and found.memory_bytes >> 20,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -200,22 +207,6 @@ def _load_average() -> list[float] | None:
 def _usable_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _memory_mib() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        match = re.search(r"model name\s*:\s*(.+)", info.read_text())
-        if match:
-            return match[1].strip()
-    return platform.processor() or "unknown"
 
 
 def _version(package: str) -> str | None:

@@ -20,8 +20,8 @@ Source = Literal["cross-fit", "calibration-split", "mixed", "line"]
 
 _SOURCES: dict[Source, str] = {
     "cross-fit": "cross-fitted scores of good pictures",
-    "calibration-split": "scores of good pictures kept out of the bank",
-    "mixed": "scores of good pictures, cross-fitted or kept out of the bank",
+    "calibration-split": "scores of good pictures kept out of the fit",
+    "mixed": "scores of good pictures, cross-fitted or kept out of the fit",
     "line": "scores of good pictures of the line",
 }
 

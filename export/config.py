@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,17 +16,26 @@ from patchline.calibration.threshold import (
     LARGEST_RATE,
     SMALLEST_RATE,
 )
+from patchline.export.config_problems import field_problems, misplaced_fields
+from patchline.export.config_train import DISTILLATION, TrainSettings
+from patchline.export.overrides import merged
+from patchline.export.presets import read_config
 from patchline.export.scores import DEFAULT_SCORE, SCORES
 from patchline.runtime.contract import ModelSize
 from patchline.runtime.errors import ConfigurationError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+METHOD_SCORES = {
+    "patchcore-noising": DEFAULT_SCORE,
+    "patchcore": "patchcore",
+    DISTILLATION: "cosine",
+}
+"""The methods of this version, with the score each uses unless told otherwise.
 
-METHOD_SCORES = {"patchcore-noising": DEFAULT_SCORE, "patchcore": "patchcore"}
-"""The methods of this version, with the score each uses unless told otherwise."""
+That of ``reverse-distillation`` cannot be chosen, and no memory bank has it.
+"""
+
+DISTILLATION_SPLIT = 0.2
+"""Share of the pictures that a training never sees and the threshold comes from, by default."""
 
 _GIB = 1 << 30
 
@@ -36,7 +45,7 @@ class FitSettings(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
-    method: Literal["patchcore-noising", "patchcore"] = "patchcore-noising"
+    method: Literal["patchcore-noising", "patchcore", "reverse-distillation"] = "patchcore-noising"
     score: str | None = None
     backbone: str = "wide_resnet50_2"
     weights: str | None = None
@@ -44,6 +53,9 @@ class FitSettings(BaseModel):
         Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32, le=4096)]
     ] = (256, 256)
     coreset_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
+    coreset: Literal["exact", "sharded"] = "exact"
+    coreset_delta: Annotated[float, Field(gt=0, le=1)] = 1.0
+    coreset_shards: Annotated[int, Field(ge=1, le=10_000)] | None = None
     neighbors: Annotated[int, Field(ge=1, le=100)] = 9
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     false_alarm_rate: Annotated[float, Field(ge=SMALLEST_RATE, le=LARGEST_RATE)] = (
@@ -60,11 +72,19 @@ class FitSettings(BaseModel):
     calibration_images: Annotated[int, Field(ge=LEAST_IMAGES)] = CALIBRATION_IMAGES
     calibration_method: Literal["minmax", "entropy", "percentile"] = "percentile"
     float_layers: tuple[str, ...] = ()
+    train: TrainSettings = TrainSettings()
 
     @property
     def score_name(self) -> str:
         """The score in use: the one asked for, or the method's own."""
         return self.score or METHOD_SCORES[self.method]
+
+    @property
+    def held_out_share(self) -> float | None:
+        """Share of the pictures kept for the threshold alone; ``None``: five folds instead."""
+        if self.calibration_split is None and self.method == DISTILLATION:
+            return DISTILLATION_SPLIT
+        return self.calibration_split
 
     @property
     def model_size(self) -> ModelSize:
@@ -73,7 +93,7 @@ class FitSettings(BaseModel):
 
 
 def load_settings(config: Path | None, given: dict[str, Any]) -> FitSettings:
-    """Settings of a TOML file, overridden by what was given on the command line.
+    """Settings of a TOML file or a preset, overridden by what was given on the command line.
 
     Raises:
         ConfigurationError: as for :func:`read_fields` and :func:`make_settings`.
@@ -85,46 +105,62 @@ def read_fields(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     """Fields of a TOML file, overridden by what was given on the command line; not checked yet.
 
     Args:
-        config: a TOML file with fields of :class:`FitSettings`.
-        given: fields by name; ``None`` values do not count as given.
+        config: a TOML file with fields of :class:`FitSettings`, or the name of a preset.
+        given: fields by name, a dictionary for a table; ``None`` values do not count as given.
 
     Raises:
-        ConfigurationError: no such file, or no TOML.
+        ConfigurationError: no such file nor preset, or no TOML.
     """
-    fields = _read(config) if config is not None else {}
-    return fields | {name: value for name, value in given.items() if value is not None}
+    fields = read_config(config) if config is not None else {}
+    return merged(fields, {name: value for name, value in given.items() if value is not None})
 
 
 def make_settings(fields: dict[str, Any], config: Path | None = None) -> FitSettings:
     """Settings from fields by name; ``config`` is the file to name in messages.
 
     Raises:
-        ConfigurationError: unknown or ill-typed fields (all of them are named).
+        ConfigurationError: unknown or ill-typed fields, fields that another method has, or values
+            that contradict each other (all of them are named).
     """
+    misplaced = misplaced_fields(fields)
     try:
         settings = FitSettings(**fields)
     except ValidationError as error:
-        raise ConfigurationError(_problems(error, config)) from error
-    if settings.score_name not in SCORES:
-        raise ConfigurationError(
-            f"score is {settings.score_name!r}, expected one of: {', '.join(SCORES)}"
-        )
-    _check_search(settings)
+        problems = [*field_problems(error, FitSettings), *misplaced]
+        origin = f"{config}: " if config is not None else ""
+        raise ConfigurationError(origin + "; ".join(problems)) from error
+    problems = [*misplaced, *_contradictions(settings)]
+    if problems:
+        raise ConfigurationError(". ".join(problems))
     return settings
 
 
-def _check_search(settings: FitSettings) -> None:
-    if settings.search != "pruned":
+def _contradictions(settings: FitSettings) -> Iterator[str]:
+    if settings.method == DISTILLATION:
+        yield from settings.train.contradictions()
         return
-    if settings.bank == "external":
-        raise ConfigurationError(
+    yield from _unused(settings)
+    if settings.score_name not in SCORES:
+        yield f"score is {settings.score_name!r}, expected one of: {', '.join(SCORES)}"
+    if settings.search == "pruned" and settings.bank == "external":
+        yield (
             "search is 'pruned', which needs the bank in the graph, and bank is 'external'. Leave "
             "one of them out"
         )
-    if settings.precision == "fp16":
-        raise ConfigurationError(
+    elif settings.search == "pruned" and settings.precision == "fp16":
+        yield (
             "search is 'pruned', which needs a bank in float32, and precision is 'fp16'. Leave one "
             "of them out"
+        )
+
+
+def _unused(settings: FitSettings) -> Iterator[str]:
+    of_shards = ("coreset_delta", "coreset_shards")
+    given = [name for name in of_shards if name in settings.model_fields_set]
+    if given and settings.coreset == "exact":
+        yield (
+            f"{' and '.join(given)} would do nothing, since coreset is 'exact': add --coreset "
+            "sharded, or leave that out"
         )
 
 
@@ -145,22 +181,3 @@ def parse_size(text: str) -> tuple[int, int]:
 def parse_names(text: str) -> tuple[str, ...]:
     """``first,last`` -> names; spaces and empty ones do not count."""
     return tuple(name for part in text.split(",") if (name := part.strip()))
-
-
-def _read(config: Path) -> dict[str, Any]:
-    try:
-        fields: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {config}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{config} is no valid TOML: {error}") from error
-    return fields
-
-
-def _problems(error: ValidationError, config: Path | None) -> str:
-    listed = "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].lower()}, "
-        f"got {item['input']!r}"
-        for item in error.errors()
-    )
-    return f"{config}: {listed}" if config is not None else listed

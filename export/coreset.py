@@ -15,14 +15,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patchline.export.nearest_center import (
+    TAKEN,
+    initial_distances,
+    squared_norms,
+    update,
+)
 from patchline.runtime.errors import ConfigurationError
 
 PROJECTED_DIMENSION = 128
 """Rows are compared after a random projection to this width (PatchCore, section 3.2)."""
 
 _BLOCK_ROWS = 2048
-_UPDATE_ROWS, _UPDATE_VALUES = 16384, 1 << 22
-_TAKEN = -1.0  # squared distance of rows that cannot be picked (any more)
 
 
 @dataclass(frozen=True)
@@ -88,50 +92,80 @@ def greedy_coreset(
     Raises:
         ConfigurationError: ``size`` is out of range, or a row is not finite.
     """
-    nearest = _initial_distances(rows, excluded)
-    candidates = int((nearest != _TAKEN).sum())
-    if not max(1, start) <= size <= candidates:
+    greedy = Greedy(rows, excluded)
+    if not max(1, start) <= size <= greedy.candidates:
         raise ConfigurationError(
-            f"coreset size is {size}, expected {max(1, start)} to {candidates} candidates"
+            f"coreset size is {size}, expected {max(1, start)} to {greedy.candidates} candidates"
         )
-    norms = torch.linalg.vector_norm(rows, dim=1).square_()  # no copy of the rows, as squares are
-    picks = list(range(start)) or [_first_pick(nearest, seed)]
-    nearest[picks] = _TAKEN
-    _update(nearest, rows, norms, picks)
-    while len(picks) < size:
-        new = _round(nearest, rows, size - len(picks))
-        nearest[new] = _TAKEN
-        _update(nearest, rows, norms, new)
-        picks += new
-        if on_progress is not None:
-            on_progress(len(picks))
-    radius = float(nearest.max().clamp_min(0).sqrt())
-    return Coreset(torch.tensor(picks, dtype=torch.int64), radius)
+    greedy.begin(start, seed)
+    greedy.grow(size, on_progress=on_progress)
+    return greedy.picked()
 
 
-def _initial_distances(rows: Tensor, excluded: Tensor | None) -> Tensor:
-    if rows.ndim != 2 or not rows.is_floating_point():
-        raise ConfigurationError(f"expected floating rows [N, D], got {rows.dtype} {rows.shape}")
-    if not all(
-        bool(rows[start : start + _UPDATE_ROWS].isfinite().all())
-        for start in range(0, len(rows), _UPDATE_ROWS)
-    ):
-        raise ConfigurationError("rows hold NaN or infinite values")
-    nearest = torch.full((len(rows),), torch.inf, dtype=rows.dtype, device=rows.device)
-    if excluded is not None:
-        nearest[excluded.to(rows.device)] = _TAKEN
-    return nearest
+class Greedy:
+    """The picks so far, and each row's squared distance to the nearest of them.
+
+    Args:
+        rows: floating ``[N, D]``, finite; only read.
+        excluded: bool ``[N]``; these rows are no candidates.
+
+    Attributes:
+        candidates: rows that can be picked at all.
+
+    Raises:
+        ConfigurationError: rows of another kind, or one is not finite.
+    """
+
+    def __init__(self, rows: Tensor, excluded: Tensor | None = None) -> None:
+        self._rows = rows
+        self._nearest = initial_distances(rows, excluded)
+        self._norms = squared_norms(rows)
+        self._picks: list[int] = []
+        self.candidates = int((self._nearest != TAKEN).sum())
+
+    @property
+    def farthest(self) -> float:
+        """Largest squared distance of a candidate; 0 where all are picked, or there is none."""
+        return max(0.0, float(self._nearest.max())) if len(self._nearest) else 0.0
+
+    def begin(self, start: int, seed: int) -> None:
+        """Pick the first ``start`` rows, or one that is drawn."""
+        self._take(list(range(start)) or [_first_pick(self._nearest, seed)])
+
+    def grow(
+        self,
+        size: int,
+        *,
+        beyond: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Pick up to ``size``; with ``beyond`` only rows at a larger squared distance."""
+        while len(self._picks) < size and (beyond is None or self.farthest > beyond):
+            wanted = size - len(self._picks)
+            self._take(_round(self._nearest, self._rows, wanted, beyond or 0.0))
+            if on_progress is not None:
+                on_progress(len(self._picks))
+
+    def picked(self) -> Coreset:
+        """What was picked, with the radius."""
+        return Coreset(torch.tensor(self._picks, dtype=torch.int64), self.farthest**0.5)
+
+    def _take(self, picks: list[int]) -> None:
+        self._nearest[picks] = TAKEN
+        centers, norms = self._rows[picks], self._norms[picks]
+        update(self._nearest, self._rows, self._norms, centers, norms)
+        self._picks += picks
 
 
 def _first_pick(nearest: Tensor, seed: int) -> int:
     # Drawn on the CPU, so that a CUDA device picks the same row.
-    candidates = (nearest != _TAKEN).nonzero().flatten().cpu()
+    candidates = (nearest != TAKEN).nonzero().flatten().cpu()
     generator = torch.Generator().manual_seed(seed)
     return int(candidates[torch.randint(len(candidates), (1,), generator=generator)])
 
 
-def _round(nearest: Tensor, rows: Tensor, wanted: int) -> list[int]:
-    """At most ``wanted`` further picks; ``nearest`` is only read."""
+def _round(nearest: Tensor, rows: Tensor, wanted: int, beyond: float) -> list[int]:
+    """At most ``wanted`` further picks beyond a squared distance; ``nearest`` is only read."""
     farthest, first = nearest.max(0)  # of equals, the first
     if farthest <= 0:  # every candidate left repeats a pick
         return _lowest(nearest == 0, wanted)
@@ -143,22 +177,22 @@ def _round(nearest: Tensor, rows: Tensor, wanted: int) -> list[int]:
     if farthest <= tau:  # more equals than a block holds
         return [int(first)]
     order = indices.argsort()
-    return _greedy_in_block(rows[indices[order]], values[order], indices[order], tau, wanted)
+    limit = max(float(tau), beyond)
+    return _greedy_in_block(rows[indices[order]], values[order], indices[order], limit, wanted)
 
 
 def _greedy_in_block(
-    block: Tensor, nearest: Tensor, indices: Tensor, tau: Tensor, wanted: int
+    block: Tensor, nearest: Tensor, indices: Tensor, limit: float, wanted: int
 ) -> list[int]:
-    """Run the greedy among the block's rows while their farthest lies beyond ``tau``."""
+    """Run the greedy among the block's rows while their farthest lies beyond ``limit``."""
     picks: list[int] = []
-    limit = max(float(tau), 0.0)
     while len(picks) < wanted:
         farthest, at = nearest.max(0)
-        if farthest <= limit:
+        if float(farthest) <= limit:
             break
         picks.append(int(indices[at]))
         torch.minimum(nearest, _squared_distances(block, block[at]), out=nearest)
-        nearest[at] = _TAKEN
+        nearest[at] = TAKEN
     return picks
 
 
@@ -170,39 +204,3 @@ def _lowest(mask: Tensor, wanted: int) -> list[int]:
 def _squared_distances(rows: Tensor, center: Tensor) -> Tensor:
     # By differences: equal rows get exactly equal distances, and a copy of a center exactly 0.
     return (rows - center).square_().sum(1)
-
-
-def _update(nearest: Tensor, rows: Tensor, norms: Tensor, picks: list[int]) -> None:
-    """Lower ``nearest`` in place to the squared distance to the nearest of the new picks."""
-    centers, center_norms = rows[picks], norms[picks]
-    step = min(_UPDATE_ROWS, max(1024, _UPDATE_VALUES // len(picks)), len(rows))
-    offsets = rows.new_empty(step, len(picks))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        block = rows[part]
-        # Written into one buffer: fresh memory of this size costs as much as the product.
-        torch.addmm(center_norms, block, centers.t(), alpha=-2, out=offsets[: len(block)])
-        _lower(nearest[part], block, norms[part], offsets[: len(block)], centers, center_norms)
-
-
-def _lower(
-    nearest: Tensor,
-    block: Tensor,
-    norms: Tensor,
-    offsets: Tensor,
-    centers: Tensor,
-    center_norms: Tensor,
-) -> None:
-    # The product ||c||^2 - 2 x.c finds the rows that come nearer to a pick, and the picks that may
-    # be their nearest; these few distances are taken again by differences, because
-    # ||x||^2 + ||c||^2 - 2 x.c cancels near 0.
-    slack = 1e3 * torch.finfo(block.dtype).eps * (norms + center_norms.max())
-    reach = offsets.amin(1)
-    closer = ((reach + norms - slack < nearest) & (nearest > 0)).nonzero().flatten()
-    rivals = offsets[closer] <= (reach + slack)[closer].unsqueeze(1)
-    of_row, of_center = rivals.nonzero(as_tuple=True)
-    for start in range(0, len(of_row), _UPDATE_ROWS):
-        pairs = slice(start, start + _UPDATE_ROWS)
-        at = closer[of_row[pairs]]
-        exact = (block[at] - centers[of_center[pairs]]).square_().sum(1)
-        nearest.scatter_reduce_(0, at, exact, "amin")

@@ -21,6 +21,7 @@ from torch import Tensor
 from patchline.calibration.folds import assign_folds
 from patchline.calibration.threshold import Scores
 from patchline.export.coreset import Coreset, coreset_size, greedy_coreset
+from patchline.export.coreset_sharded import Sharding, sharded_coreset
 from patchline.export.detector import AnomalyHead
 from patchline.export.features import TrainingFeatures
 from patchline.runtime.contract import DistanceStatistics, ModelSize
@@ -44,6 +45,7 @@ class HeadSettings:
         seed: of coreset and folds.
         device: where to compute.
         represented_rows: rows that the inherited ones of an extended bank were chosen from.
+        sharding: how coresets are chosen in shards; ``None`` for the exact greedy.
     """
 
     grid: tuple[int, int]
@@ -54,6 +56,7 @@ class HeadSettings:
     seed: int
     device: torch.device
     represented_rows: int = 0
+    sharding: Sharding | None = None
 
     def head(self, memory_bank: Tensor, statistics: DistanceStatistics) -> AnomalyHead:
         """A head over a bank ``[M, D]``."""
@@ -117,11 +120,25 @@ def choose_bank(
     settings: HeadSettings,
     advance: Advance | None = None,
 ) -> Coreset:
-    """The coreset of some images, after the inherited rows where there are any."""
-    size = settings.bank_rows(int(images.sum()), features.patches)
+    """The coreset of some images, after the inherited rows where there are any.
+
+    Raises:
+        ConfigurationError: it is chosen in shards, and a cover finds no room.
+    """
+    size = max(settings.bank_rows(int(images.sum()), features.patches), features.inherited)
+    if settings.sharding is not None:
+        return sharded_coreset(
+            features.projected,
+            features.candidates(images),
+            size,
+            settings.sharding,
+            seed=settings.seed,
+            start=features.inherited,
+            on_progress=advance,
+        )
     return greedy_coreset(
         features.projections,
-        max(size, features.inherited),
+        size,
         seed=settings.seed,
         excluded=~features.candidates(images),
         start=features.inherited,

@@ -120,6 +120,15 @@ def labelled_pictures(data: Path, class_name: str) -> list[TestPicture]:
     ]
 
 
+def labelled_folder(pictures: GoodPictures) -> Path | None:
+    """The folder of a class that is in MVTec layout and has labelled test pictures, or ``None``."""
+    folder = pictures.folder.resolve()
+    if folder.parent.name != "train":
+        return None
+    found = folder.parent.parent
+    return found if labelled_pictures(found.parent, found.name) else None
+
+
 def picture_digests(paths: tuple[Path, ...]) -> tuple[str, ...]:
     """The first 16 hexadecimal digits of each file's SHA-256: enough to know a picture again."""
     return tuple(sha256_of_file(path)[:16] for path in paths)

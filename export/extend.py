@@ -28,6 +28,7 @@ from patchline.runtime.contract import (
     Manifest,
     NormalScores,
     PictureSet,
+    ShardedCoreset,
     Threshold,
     TrainingSet,
     load_manifest,
@@ -248,14 +249,26 @@ def _parts(training: TrainingSet) -> tuple[PictureSet, ...]:
 
 
 def _fixed(manifest: Manifest) -> dict[str, Any]:
+    bank = manifest.required_bank()
     return {
         "method": manifest.method,
         "score": manifest.score,
         "backbone": manifest.backbone.name,
         "image_size": [manifest.model_size.height, manifest.model_size.width],
-        "coreset_ratio": manifest.memory_bank.coreset_ratio,
-        "neighbors": manifest.memory_bank.neighbors,
-        "seed": manifest.memory_bank.seed,
+        "coreset_ratio": bank.coreset_ratio,
+        "neighbors": bank.neighbors,
+        "seed": bank.seed,
+        **_fixed_coreset(bank.coreset),
+    }
+
+
+def _fixed_coreset(coreset: ShardedCoreset | None) -> dict[str, Any]:
+    if coreset is None:
+        return {"coreset": "exact"}
+    return {
+        "coreset": coreset.method,
+        "coreset_delta": coreset.delta,
+        "coreset_shards": coreset.shards,
     }
 
 

@@ -20,6 +20,7 @@ from patchline.export.external_bank import bank_tensors, check_external
 from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import save_onnx, set_metadata
+from patchline.export.onnx_session import threads_of_export
 from patchline.export.parity import FRAMES_COMPARED
 from patchline.export.precision.converted import Converted, GivenGraph
 from patchline.export.precision.form import Form
@@ -129,8 +130,9 @@ def export_external(
         save_bank(bank, path)
         described = float32 if converted else bank.manifest
         save_state(state_of(fitted, described, "external", state), state_path(path))
+        threads = threads_of_export()
         # As a user will: digests, manifests, one frame.
-        with open_engine(graph, provider="cpu", bank=path) as engine:
+        with open_engine(graph, provider="cpu", threads=threads, bank=path) as engine:
             engine.infer(frames[:1])
         advance(3)
     return out / path.name

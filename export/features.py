@@ -29,10 +29,12 @@ class TrainingFeatures:
 
     Attributes:
         rows: float32 ``[I + N * P, D]``: inherited rows first, then image by image.
-        projections: float32 ``[I + N * P, <= 128]`` on the device of the fit.
+        projections: float32 ``[I + N * P, <= 128]`` on the device of the fit; no rows at all where
+            they are made again when they are needed (a coreset in shards).
         paths: the N pictures that were read.
         patches: P, patches per image.
         inherited: I, rows of the bank that is extended; 0 where a model is fitted anew.
+        matrix: of the projection, on its device; ``None`` where rows are compared as they are.
     """
 
     rows: RowStore
@@ -40,6 +42,18 @@ class TrainingFeatures:
     paths: tuple[Path, ...]
     patches: int
     inherited: int = 0
+    matrix: Tensor | None = None
+
+    def projected(self, start: int, stop: int) -> Tensor:
+        """Projections of rows ``start`` to ``stop`` (exclusive), ``[n, <= 128]``."""
+        if len(self.projections):
+            return self.projections[start:stop]
+        projected = self.projections.new_empty(max(0, stop - start), self.projections.shape[1])
+        for first in range(start, stop, self.patches):  # a picture at a time: rows are wide
+            last = min(first + self.patches, stop)
+            part = self.rows.read(first, last).to(projected.device)
+            projected[first - start : last - start] = _project(part, self.matrix)
+        return projected
 
     def images(self, first: int, last: int) -> Tensor:
         """Patch embeddings of images ``first`` to ``last`` (exclusive), ``[n * P, D]``."""
@@ -64,6 +78,7 @@ def extract_features(
     on_unreadable: OnUnreadable | None,
     advance: Advance,
     inherited: Tensor | None = None,
+    holds_projections: bool = True,
 ) -> TrainingFeatures:
     """Embed pictures in the order given.
 
@@ -77,6 +92,7 @@ def extract_features(
             ``None`` makes the first one an error.
         advance: told how many pictures are done.
         inherited: float32 ``[I, D]``, a bank to extend; its rows come first.
+        holds_projections: whether those of all rows stay in memory.
 
     Raises:
         ImageReadError: a picture cannot be read, and ``on_unreadable`` is ``None``.
@@ -88,14 +104,13 @@ def extract_features(
     width = min(PROJECTED_DIMENSION, embedder.dimension)
     capacity = len(paths) * patches + (0 if inherited is None else len(inherited))
     rows = RowStore(capacity, embedder.dimension, spill)
-    projections = torch.empty(capacity, width, device=device)
+    projections = torch.empty(capacity if holds_projections else 0, width, device=device)
     matrix = matrix.to(device) if matrix is not None else None
 
     def append(embedded: Tensor) -> None:
         start = len(rows)
-        projections[start : start + len(embedded)] = (
-            embedded if matrix is None else embedded @ matrix
-        )
+        if holds_projections:
+            projections[start : start + len(embedded)] = _project(embedded, matrix)
         rows.append(embedded)
 
     kept: list[Path] = []
@@ -117,7 +132,8 @@ def extract_features(
         rows.close()
         raise
     count = 0 if inherited is None else len(inherited)
-    return TrainingFeatures(rows, projections[: len(rows)], tuple(kept), patches, count)
+    held = projections[: len(rows)]
+    return TrainingFeatures(rows, held, tuple(kept), patches, count, matrix)
 
 
 def read_frames(paths: tuple[Path, ...], size: ModelSize) -> Frame:
@@ -127,6 +143,10 @@ def read_frames(paths: tuple[Path, ...], size: ModelSize) -> Frame:
         ImageReadError: one cannot be read.
     """
     return np.stack([resize(read_image(path), size) for path in paths])
+
+
+def _project(rows: Tensor, matrix: Tensor | None) -> Tensor:
+    return rows if matrix is None else rows @ matrix
 
 
 def _check_finite(embedded: Tensor, paths: list[Path]) -> None:

@@ -13,6 +13,7 @@ from patchline.calibration.threshold import normal_scores, threshold_of_fit
 from patchline.export.backbone import PatchEmbedder
 from patchline.export.config import FitSettings
 from patchline.export.coreset import Coreset, coreset_size
+from patchline.export.coreset_sharded import RunShards, Sharding, default_shards
 from patchline.export.cross_fit import (
     HeadSettings,
     Images,
@@ -31,12 +32,14 @@ from patchline.export.extend import (
     training_set,
 )
 from patchline.export.features import OnUnreadable, TrainingFeatures, extract_features
+from patchline.export.float32 import full_float32
 from patchline.export.memory import MemoryPlan, plan_memory
 from patchline.export.state import TrainingState
 from patchline.runtime.contract import (
     DistanceStatistics,
     NormalScores,
     PictureSet,
+    ShardedCoreset,
     Threshold,
     TrainingSet,
 )
@@ -62,6 +65,7 @@ class FittedModel:
         row_pictures: int32 ``[M]``, for each row of the bank the picture it came from, as an index
             into ``picture_digests``; ``None`` where an older model that is extended does not say.
         memory: what the fit held.
+        sharded: how the bank was chosen in shards; ``None`` where it is the exact coreset.
     """
 
     detector: Detector
@@ -75,6 +79,7 @@ class FittedModel:
     picture_digests: tuple[str, ...]
     row_pictures: Tensor | None
     memory: MemoryPlan
+    sharded: ShardedCoreset | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -90,6 +95,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+@full_float32()
 @torch.inference_mode()
 def fit(
     pictures: GoodPictures,
@@ -97,6 +103,7 @@ def fit(
     steps: Steps,
     on_unreadable: OnUnreadable,
     base: TrainingState | None = None,
+    run_shards: RunShards = map,
 ) -> FittedModel:
     """Fit one class.
 
@@ -106,6 +113,8 @@ def fit(
         steps: shows progress.
         on_unreadable: told of pictures that are left out, where the settings allow it.
         base: a model that these pictures extend; see :mod:`patchline.export.extend`.
+        run_shards: does the shards of a coreset that is chosen in shards; one after another in
+            this process by default.
 
     Raises:
         DataError: too few pictures, or one cannot be read.
@@ -116,7 +125,7 @@ def fit(
     embedder = PatchEmbedder(settings.backbone, settings.model_size, settings.weights)
     if base is not None:
         check_weights(embedder.weights, base.manifest)
-    plan = _plan(len(pictures.paths), embedder, settings, base)
+    plan = plan_fit(len(pictures.paths), embedder, settings, base)
     skipped: list[ImageReadError] = []
 
     def skip(error: ImageReadError) -> None:
@@ -133,6 +142,7 @@ def fit(
             on_unreadable=skip if settings.skip_unreadable else None,
             advance=advance,
             inherited=None if base is None else base.memory_bank,
+            holds_projections=settings.coreset == "exact",
         )
     try:
         added = PictureSet(
@@ -140,7 +150,8 @@ def fit(
             skipped_unreadable=len(skipped),
             sha256=digest_of(features.paths),
         )
-        shared = _head_settings(settings, embedder, base)
+        sharding = _sharding(settings, plan, run_shards)
+        shared = _head_settings(settings, embedder, base, sharding)
         chosen = _choose(features, shared, settings, steps, base)
     finally:
         features.rows.close()
@@ -157,6 +168,7 @@ def fit(
         picture_digests=(base.pictures if base else ()) + picture_digests(features.paths),
         row_pictures=pictures_of_rows(chosen.rows, features.patches, base),
         memory=plan,
+        sharded=_on_record(shared.sharding, chosen.coreset_radius),
     )
 
 
@@ -218,24 +230,55 @@ def _bank(
     return coreset, features.rows.gather(coreset.indices)
 
 
-def _plan(
+def plan_fit(
     images: int, embedder: PatchEmbedder, settings: FitSettings, base: TrainingState | None
 ) -> MemoryPlan:
+    """What a fit will hold.
+
+    Args:
+        images: pictures to fit on.
+        embedder: the backbone, whatever its weights.
+        settings: of the fit.
+        base: a model that is extended.
+
+    Raises:
+        ConfigurationError: the memory budget is too small.
+    """
     patches = embedder.grid[0] * embedder.grid[1]
-    rows = represented_images(base) * patches + images * patches
+    size = coreset_size((represented_images(base) + images) * patches, settings.coreset_ratio)
+    inherited = 0 if base is None else len(base.memory_bank)
+    shards = None
+    if settings.coreset == "sharded":
+        shards = settings.coreset_shards or default_shards(inherited + images * patches, size)
     return plan_memory(
         images=images,
         patches=patches,
         dimension=embedder.dimension,
-        bank_rows=coreset_size(rows, settings.coreset_ratio),
+        bank_rows=size,
         neighbors=settings.neighbors,
         budget_bytes=settings.memory_budget_bytes,
-        inherited_rows=0 if base is None else len(base.memory_bank),
+        inherited_rows=inherited,
+        shards=shards,
     )
 
 
+def _sharding(settings: FitSettings, plan: MemoryPlan, run_shards: RunShards) -> Sharding | None:
+    if plan.shards is None:
+        return None
+    return Sharding(plan.shards, settings.coreset_delta, plan.cover_rows, run_shards)
+
+
+def _on_record(sharding: Sharding | None, radius: float) -> ShardedCoreset | None:
+    if sharding is None:
+        return None
+    return ShardedCoreset(shards=sharding.shards, delta=sharding.delta, covering_radius=radius)
+
+
 def _head_settings(
-    settings: FitSettings, embedder: PatchEmbedder, base: TrainingState | None
+    settings: FitSettings,
+    embedder: PatchEmbedder,
+    base: TrainingState | None,
+    sharding: Sharding | None,
 ) -> HeadSettings:
     return HeadSettings(
         grid=embedder.grid,
@@ -246,4 +289,5 @@ def _head_settings(
         seed=settings.seed,
         device=next(embedder.network.parameters()).device,
         represented_rows=represented_images(base) * embedder.grid[0] * embedder.grid[1],
+        sharding=sharding,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from patchline.export.detector import Detector
+from patchline.export.detector import Detector, Outputs
+from patchline.export.onnx_session import session_options
 from patchline.export.ties import TieAllowance, tie_allowance
 from patchline.runtime import contract
 from patchline.runtime.contract import ModelSize, Parity
@@ -26,7 +29,6 @@ _ROUNDING_SHARE = 0.01
 
 Frames whose patches all lie in the bank score nothing but rounding, which no two runtimes share.
 """
-_FATAL = 4
 _KINDS = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
 
 
@@ -43,6 +45,30 @@ class Tolerances:
     batch: float = 1e-3
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What an exported file has to compute.
+
+    Attributes:
+        size: height and width of its frames in pixels.
+        predict: the fitted module, on the CPU.
+        floor: scores below it are compared as if they were that large.
+        ties: what patches with two right answers allow; nothing by default.
+    """
+
+    size: ModelSize
+    predict: Callable[[Tensor], Outputs]
+    floor: float
+    ties: Callable[[Frame], TieAllowance] | None = None
+
+    def ties_of(self, frames: Frame) -> TieAllowance:
+        """What ties allow for frames uint8 ``[B, H, W, 3]``."""
+        if self.ties is not None:
+            return self.ties(frames)
+        none = np.zeros((len(frames), 1, 1), np.float32)
+        return TieAllowance(0, (none[:, 0, 0], none, none))
+
+
 Value = npt.NDArray[np.float32]
 Values = tuple[Value, ...]
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -55,7 +81,7 @@ def verify_parity(
     tolerances: Tolerances | None = None,
     bank: Tensors | None = None,
 ) -> Parity:
-    """Open an exported file in ONNX Runtime and compare it with the module it came from.
+    """:func:`verify_against` a detector with a memory bank, allowing for ties of its neighbours.
 
     Args:
         path: the ONNX file.
@@ -71,13 +97,45 @@ def verify_parity(
         ParityError: every difference in names, axes, shapes and values, listed together.
         ModelError: ONNX Runtime cannot open or run the file.
     """
+    expected = Expected(
+        size=detector.embedder.size,
+        predict=detector.predict,
+        floor=_ROUNDING_SHARE * detector.head.mean_norm,
+        ties=functools.partial(tie_allowance, detector),
+    )
+    return verify_against(path, expected, frames, tolerances, bank)
+
+
+def verify_against(
+    path: Path,
+    module: Expected,
+    frames: Frame,
+    tolerances: Tolerances | None = None,
+    bank: Tensors | None = None,
+) -> Parity:
+    """Open an exported file in ONNX Runtime and compare it with the module it came from.
+
+    Args:
+        path: the ONNX file.
+        module: what it has to compute.
+        frames: real frames, uint8 ``[B, H, W, 3]``.
+        tolerances: the largest differences accepted.
+        bank: the inputs after ``frames``, of a graph without a bank.
+
+    Returns:
+        The largest differences found, where patches have one right answer.
+
+    Raises:
+        ParityError: every difference in names, axes, shapes and values, listed together.
+        ModelError: ONNX Runtime cannot open or run the file.
+    """
     session, given = _open(path), dict(bank or {})
-    size = detector.embedder.size
+    size = module.size
     problems = _signature_problems(session, size, given)
     if frames.shape[1:3] != (size.height, size.width):
         problems.append(f"the frames are {list(frames.shape)}, the fitted module takes {size}")
         raise ParityError(_message(path, problems))
-    expected = tuple(output.numpy() for output in detector.predict(torch.from_numpy(frames)))
+    expected = tuple(output.numpy() for output in module.predict(torch.from_numpy(frames)))
     try:
         found = _run(session, frames, given)
         single = [_run(session, frames[i : i + 1], given) for i in range(len(frames))]
@@ -87,8 +145,8 @@ def verify_parity(
     problems += _shape_problems(expected, found) + _shape_problems(expected, singles)
     if any(a.shape != b.shape for a, b in zip(expected * 2, found + singles, strict=True)):
         raise ParityError(_message(path, problems))
-    ties = tie_allowance(detector, frames)
-    differences = _differences(expected, found, singles, ties, detector.head.mean_norm)
+    ties = module.ties_of(frames)
+    differences = _differences(expected, found, singles, ties, module.floor)
     problems += _value_problems(differences, tolerances or Tolerances())
     if problems:
         raise ParityError(_message(path, problems))
@@ -141,10 +199,9 @@ def verify_form(
 
 
 def _differences(
-    expected: Values, found: Values, singles: Values, ties: TieAllowance, mean_norm: float
+    expected: Values, found: Values, singles: Values, ties: TieAllowance, floor: float
 ) -> dict[str, float]:
     """The largest differences, less what ties between neighbours allow."""
-    floor = _ROUNDING_SHARE * mean_norm
     score, heat, influence = ties.outputs
     batch = (_relative(found[i], singles[i], floor, ties.outputs[i]) for i in (0, 1))
     return {
@@ -157,8 +214,7 @@ def _differences(
 
 def _open(path: Path) -> Any:
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
+    options = session_options(onnxruntime)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own

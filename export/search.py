@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from patchline.export.config import FitSettings
+from patchline.export.detector import AnomalyHead
 from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
 from patchline.export.neighbors import NearestNeighbors
 from patchline.export.precision.evidence import own_rows_of
 from patchline.export.precision.form import Form
-from patchline.export.pruned import default_plan
+from patchline.export.pruned import deeper_plans, default_plan
 from patchline.export.ties import TIE_SHARE
 from patchline.runtime.contract import FoundNeighbors, Manifest, PrunedSearch
 from patchline.runtime.errors import ConfigurationError
@@ -31,6 +32,9 @@ Measured in ONNX Runtime on two cores (benchmarks/search.py): a frame takes as l
 3,600 rows with a ResNet-18 and at 2,100 with a WideResNet-50. A few percent are not worth an
 approximation; at 8,192 rows it saves 20 and 24 %.
 """
+
+LEAST_ROWS_DEEPER = 2 * LEAST_ROWS
+"""Banks of so many rows are worth a plan that costs more, where the default misses too much."""
 
 IMAGES_COMPARED = 8
 LEAST_NEAREST = 0.999
@@ -51,7 +55,7 @@ class SearchChoice:
     def noted_in(self, manifest: Manifest) -> Manifest:
         """The manifest with this in its memory bank."""
         noted = {"search": self.plan, "search_problems": self.problems}
-        bank = manifest.memory_bank.model_copy(update=noted)
+        bank = manifest.required_bank().model_copy(update=noted)
         return manifest.model_copy(update={"memory_bank": bank})
 
 
@@ -63,8 +67,9 @@ def choose_search(
     Args:
         fitted: the float32 model.
         form: what is exported of it.
-        settings: ``auto`` prunes banks in float32 of :data:`LEAST_ROWS` rows and more, unless the
-            check finds a problem.
+        settings: ``auto`` prunes banks in float32 of :data:`LEAST_ROWS` rows and more, by the
+            first of the plans in which the check finds no problem; from :data:`LEAST_ROWS_DEEPER`
+            rows on there are several.
         steps: shows progress.
 
     Raises:
@@ -73,11 +78,14 @@ def choose_search(
     is_large = len(fitted.memory_bank) >= LEAST_ROWS and form.bank == "fp32"
     if settings.search == "exact" or (settings.search == "auto" and not is_large):
         return SearchChoice(None)
-    plan = default_plan(fitted.memory_bank.shape[1], form.detector.head.search.k)
-    found, changed = compare_searches(fitted, form, plan, steps)
-    problems = _problems(found, changed)
-    if not problems:
-        return SearchChoice(plan.model_copy(update={"found": found}))
+    plans = _plans(fitted.memory_bank, form.detector.head.search.k)
+    problems: tuple[str, ...] = ()
+    expected = _judge_exactly(fitted, form, max(plan.candidates for plan in plans), steps)
+    for plan in plans:
+        found, changed = _compare(expected, fitted, form, plan, steps)
+        problems = _problems(found, changed)
+        if not problems:
+            return SearchChoice(plan.model_copy(update={"found": found}))
     if settings.search == "pruned":
         raise ConfigurationError(
             f"a pruned search misses too much in this bank: {'; '.join(problems)}. Export with "
@@ -86,7 +94,12 @@ def choose_search(
     return SearchChoice(None, problems)
 
 
-@torch.inference_mode()
+def _plans(memory_bank: Tensor, k: int) -> tuple[PrunedSearch, ...]:
+    rows, dimension = memory_bank.shape
+    deeper = deeper_plans(dimension, k) if rows >= LEAST_ROWS_DEEPER else ()
+    return (default_plan(dimension, k), *deeper)
+
+
 def compare_searches(
     fitted: FittedModel, form: Form, plan: PrunedSearch, steps: Steps
 ) -> tuple[FoundNeighbors, int]:
@@ -99,23 +112,63 @@ def compare_searches(
         plan: of the search.
         steps: shows progress.
     """
-    exact, pruned = form.detector.head, replace(form, search=plan).shipped.head
+    return _compare(_judge_exactly(fitted, form, plan.candidates, steps), fitted, form, plan, steps)
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """A picture by the exact search: its patch embeddings ``[1, h, w, D]``, the rows of the bank
+    that are its own ``[M]``, distances of its neighbours ``[P, k]`` and image score."""
+
+    embeddings: Tensor
+    own: Tensor
+    distances: Tensor
+    score: float
+
+
+@torch.inference_mode()
+def _judge_exactly(
+    fitted: FittedModel, form: Form, least: int, steps: Steps
+) -> tuple[_Expected, ...]:
+    """A few good pictures, each in the bank without its own rows where ``least`` others are."""
     paths = fitted.pictures.paths[:: max(1, len(fitted.pictures.paths) // IMAGES_COMPARED)]
-    paths = paths[:IMAGES_COMPARED]
-    compared = _Compared(fitted.threshold.value)
-    with steps.step("Comparing pruned with exact search", len(paths)) as advance:
-        for done, path in enumerate(paths, 1):
+    paths, head, expected = paths[:IMAGES_COMPARED], form.detector.head, []
+    with steps.step("Judging by the exact search", len(paths)) as advance:
+        for path in paths:
             frame = torch.from_numpy(read_frames((path,), form.detector.embedder.size))
-            embeddings = form.detector.embedder(frame)
-            own = _own_rows(fitted, path, plan.candidates)
-            rows = embeddings.flatten(0, 2)
-            indices = [_search_without(own, head.search, rows) for head in (exact, pruned)]
-            distances = [exact.influence(rows, found).distances for found in indices]
-            scores = [float(exact.judge(embeddings, found)[0]) for found in indices]
-            tie = TIE_SHARE * exact.mean_norm
-            compared.add(distances[0] + tie, distances[1], scores[0], scores[1])
+            embeddings, own = form.detector.embedder(frame), _own_rows(fitted, path, least)
+            distances, score = _judged(head, head.search, embeddings, own)
+            expected.append(_Expected(embeddings, own, distances, score))
+            advance(len(expected))
+    return tuple(expected)
+
+
+@torch.inference_mode()
+def _compare(
+    expected: tuple[_Expected, ...],
+    fitted: FittedModel,
+    form: Form,
+    plan: PrunedSearch,
+    steps: Steps,
+) -> tuple[FoundNeighbors, int]:
+    exact, pruned = form.detector.head, replace(form, search=plan).shipped.head.search
+    tie = TIE_SHARE * exact.mean_norm
+    compared = _Compared(fitted.threshold.value)
+    with steps.step("Comparing a pruned search", len(expected)) as advance:
+        for done, picture in enumerate(expected, 1):
+            found, score = _judged(exact, pruned, picture.embeddings, picture.own)
+            compared.add(picture.distances + tie, found, picture.score, score)
             advance(done)
-    return compared.found(len(paths)), compared.verdicts
+    return compared.found(len(expected)), compared.verdicts
+
+
+def _judged(
+    head: AnomalyHead, search: NearestNeighbors, embeddings: Tensor, own: Tensor
+) -> tuple[Tensor, float]:
+    """Distances ``[P, k]`` of the neighbours that a search finds, and the image score by them."""
+    rows = embeddings.flatten(0, 2)
+    found = _search_without(own, search, rows)
+    return head.influence(rows, found).distances, float(head.judge(embeddings, found)[0])
 
 
 @dataclass

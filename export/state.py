@@ -16,12 +16,16 @@ from torch import Tensor
 
 from patchline.runtime.contract import Manifest, parse_manifest
 from patchline.runtime.errors import ModelError
+from patchline.runtime.same_bytes import with_sorted_metadata
 
 _BANK = "memory_bank"
 _MANIFEST = "manifest"
 _PICTURES = "pictures"
 _PLACE = "bank"
 _ROW_PICTURES = "row_pictures"
+
+KIND = "kind"
+"""Metadata of the state of a model without a memory bank: its method."""
 
 Place = Literal["embedded", "external"]
 """Where the deployed model has its memory bank: in its graph, or in a file beside it."""
@@ -63,8 +67,7 @@ def save_state(state: TrainingState, path: Path) -> None:
     tensors = {_BANK: state.memory_bank.contiguous()}
     if state.row_pictures is not None:
         tensors[_ROW_PICTURES] = state.row_pictures.contiguous()
-    content = safetensors.torch.save(tensors, metadata)
-    path.write_bytes(content)
+    path.write_bytes(with_sorted_metadata(safetensors.torch.save(tensors, metadata)))
 
 
 def load_state(path: Path) -> TrainingState:
@@ -78,6 +81,8 @@ def load_state(path: Path) -> TrainingState:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             text = metadata.get(_MANIFEST)
+            if metadata.get(KIND) is not None:
+                raise ModelError(_of_another_kind(path, metadata[KIND]))
             if text is None or _BANK not in file.keys():  # noqa: SIM118 (no mapping)
                 raise ModelError(f"{path} is no Patchline state: it holds no {_BANK} or manifest")
             bank: Tensor = file.get_tensor(_BANK)
@@ -86,7 +91,8 @@ def load_state(path: Path) -> TrainingState:
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     manifest = parse_manifest(text, str(path))
-    expected = (manifest.memory_bank.rows, manifest.memory_bank.dimension)
+    described = manifest.required_bank()
+    expected = (described.rows, described.dimension)
     if tuple(bank.shape) != expected or bank.dtype != torch.float32:
         raise ModelError(
             f"{path} holds a bank of {bank.dtype} {tuple(bank.shape)}, expected float32 {expected}"
@@ -100,6 +106,14 @@ def load_state(path: Path) -> TrainingState:
     pictures = tuple(metadata.get(_PICTURES, "").split())
     _check_row_pictures(row_pictures, len(bank), len(pictures), path)
     return TrainingState(bank, manifest, pictures, cast(Place, place), row_pictures)
+
+
+def _of_another_kind(path: Path, kind: str) -> str:
+    return (
+        f"{path} is the state of a model of the method {kind}: it holds no memory bank that could "
+        "be extended or exported again. Fit the class again from all its pictures (--resume goes "
+        "on with a training that was interrupted)"
+    )
 
 
 def _check_row_pictures(found: Tensor | None, rows: int, pictures: int, path: Path) -> None:

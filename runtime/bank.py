@@ -33,6 +33,7 @@ from patchline.runtime.graph import (
     graph_of,
     least_bank_rows,
 )
+from patchline.runtime.same_bytes import with_sorted_metadata
 
 BANK_SUFFIX = ".bank"
 
@@ -72,7 +73,7 @@ def save_bank(bank: Bank, path: Path) -> None:
     """
     tensors = {name: np.ascontiguousarray(array) for name, array in bank.tensors.items()}
     metadata = {_MANIFEST: bank.manifest.to_json(), _DIGEST: _digest(tensors)}
-    write_atomically(path, safetensors.numpy.save(tensors, metadata))
+    write_atomically(path, with_sorted_metadata(safetensors.numpy.save(tensors, metadata)))
 
 
 def load_bank(path: Path) -> Bank:
@@ -133,9 +134,11 @@ def check_given(graph: object, bank: Path | Bank | None, path: Path) -> None:
         )
     if not isinstance(graph, GraphManifest) and bank is not None:
         name = bank.path if isinstance(bank, Bank) else bank
+        is_trained = isinstance(graph, Manifest) and graph.memory_bank is None
+        own = "needs no memory bank" if is_trained else "holds its own memory bank"
         raise ConfigurationError(
-            f"{path.name} holds its own memory bank, so --bank {name} would not be used. Leave it "
-            "out, or give a graph that was exported with --bank external"
+            f"{path.name} {own}, so --bank {name} would not be used. Leave it out, or give a graph "
+            "that was exported with --bank external"
         )
 
 
@@ -150,7 +153,7 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
 
 
 def _problems(bank: Bank) -> list[str]:
-    described, rows = bank.manifest.memory_bank, bank.rows
+    described, rows = bank.manifest.required_bank(), bank.rows
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         MEMORY_BANK: (_DTYPES[described.precision], (rows, described.dimension)),
         BANK_SQUARES: ("float32", (rows,)),
@@ -170,7 +173,7 @@ def _problems(bank: Bank) -> list[str]:
 
 
 def _value_problems(bank: Bank) -> list[str]:
-    described, rows, problems = bank.manifest.memory_bank, bank.rows, []
+    described, rows, problems = bank.manifest.required_bank(), bank.rows, []
     least = max(described.rows, least_bank_rows(described.neighbors, described.precision))
     if rows % GROUP_ROWS or rows < least:
         problems.append(

@@ -9,6 +9,7 @@
     │   └── ImageReadError         one file is missing, truncated or not a picture
     ├── FrameError                 an array that is no camera frame, or not of the model's size
     ├── WeightsError               backbone weights that cannot be had or do not fit
+    ├── TrainingError              a training that cannot go on: NaN loss, no memory, its checkpoint
     ├── ModelError                 the files of an exported model
     │   ├── ManifestError          manifest missing, edited, of a newer version (names the field)
     │   ├── ParityError            the exported file does not compute what was fitted
@@ -19,6 +20,7 @@
     │   └── MissingExtraError      an optional package is not installed (gives the pip command)
     ├── SourceError                a camera, stream, video or folder
     │   └── SourceOpenError        it does not open
+    ├── ClusterError               a Ray cluster that does not answer, or whose nodes do not fit
     └── WriteError                 a file that cannot be written (disk full, no permission)
 
 Messages say what was found, what was expected and what to do (DESIGN section 6).
@@ -53,6 +55,10 @@ class FrameError(PatchlineError, ValueError):
 
 class WeightsError(PatchlineError):
     """Backbone weights could not be loaded, or do not fit the backbone."""
+
+
+class TrainingError(PatchlineError):
+    """A training that cannot go on: a loss that is no number, no memory, an unfit checkpoint."""
 
 
 class ModelError(PatchlineError):
@@ -93,6 +99,10 @@ class SourceError(PatchlineError):
 
 class SourceOpenError(SourceError):
     """A camera, stream, video or folder does not open."""
+
+
+class ClusterError(PatchlineError):
+    """A Ray cluster does not answer, or one of its nodes is not set up as this machine is."""
 
 
 class WriteError(PatchlineError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import hashlib
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from patchline.runtime.errors import WriteError
 
 _READ_BYTES = 1 << 20
+_STAGE = ".patchline-"
+_named: contextvars.ContextVar[str] = contextvars.ContextVar("stage", default="")
 
 
 def sha256_of_file(path: Path) -> str:
@@ -43,7 +46,7 @@ def staged_files(directory: Path) -> Iterator[Path]:
     """
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".patchline-", dir=directory))
+        stage = Path(tempfile.mkdtemp(prefix=_STAGE + _named.get(), dir=directory))
     try:
         yield stage
         with write_errors(directory):
@@ -54,6 +57,35 @@ def staged_files(directory: Path) -> Iterator[Path]:
         raise WriteError(f"{_refusal(directory, error)}. Nothing there was changed") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def named_stages(name: str) -> Iterator[None]:
+    """Give staging folders a name while the context is open, so that who comes later knows them.
+
+    Args:
+        name: of what is made, such as a class; one process at a time makes it in a folder.
+    """
+    token = _named.set(_stage_of(name))
+    try:
+        yield
+    finally:
+        _named.reset(token)
+
+
+def clear_stages(directory: Path, name: str) -> None:
+    """Remove staging folders of that name which a killed process left.
+
+    Args:
+        directory: the target folder; it need not exist.
+        name: as for :func:`named_stages`; nobody else may be making it.
+    """
+    mine = _STAGE + _stage_of(name)
+    stages = list(directory.iterdir()) if directory.is_dir() else []
+    for stage in stages:
+        # What mkdtemp adds has no hyphen: else it is of a class with a longer name.
+        if stage.name.startswith(mine) and "-" not in stage.name[len(mine) :]:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -88,6 +120,10 @@ def check_writable(directory: Path) -> None:
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
+
+
+def _stage_of(name: str) -> str:
+    return f"stage-{name}-"
 
 
 _REASONS = {

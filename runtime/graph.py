@@ -135,16 +135,21 @@ def parse_any_manifest(text: str, origin: str) -> Manifest | GraphManifest:
 
 
 def graph_of(manifest: Manifest) -> GraphManifest:
-    """What a graph must be to serve the bank of this manifest."""
+    """What a graph must be to serve the bank of this manifest.
+
+    Raises:
+        ManifestError: the model has no memory bank.
+    """
+    bank = manifest.required_bank()
     return GraphManifest(
         score=manifest.score,
         precision=manifest.precision,
-        bank_precision=manifest.memory_bank.precision,
+        bank_precision=bank.precision,
         model_size=manifest.model_size,
         preprocessing=manifest.preprocessing,
         backbone=manifest.backbone,
-        dimension=manifest.memory_bank.dimension,
-        neighbors=manifest.memory_bank.neighbors,
+        dimension=bank.dimension,
+        neighbors=bank.neighbors,
         onnx=None,
         versions=manifest.versions,
     )

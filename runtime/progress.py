@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING, Protocol
 
 from patchline.runtime.interrupt import raise_if_interrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Advance = Callable[[int], None]
 """Called with the number of units done so far."""
@@ -47,6 +40,16 @@ class ConsoleSteps:
     @contextlib.contextmanager
     def step(self, name: str, total: int) -> Iterator[Advance]:
         """Show one step."""
+        # Here, because a program that opens an engine and shows nothing should not pay for it.
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         columns = (
             TextColumn("  {task.description:<34}"),
             BarColumn(bar_width=24),

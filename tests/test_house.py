@@ -6,7 +6,6 @@ import ast
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points, version
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.programs import run_program
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -200,7 +201,7 @@ print("exit", code or 0, "heavy", [name for name in heavy if name in sys.modules
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_command_answers_help_without_loading_anything_heavy(name: str) -> None:
     module, function = SCRIPTS[name].split(":")
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, "-c", HELP, module, function, name],
         env=PLAIN,
         capture_output=True,
@@ -217,9 +218,7 @@ def test_a_command_answers_help_without_loading_anything_heavy(name: str) -> Non
 def test_a_command_is_installed_and_answers_help(name: str) -> None:
     script = shutil.which(name, path=str(Path(sys.executable).parent))
     assert script, f"{name} is not installed: make .venv/.installed-dev"
-    done = subprocess.run(
-        [script, "--help"], env=PLAIN, capture_output=True, text=True, check=False
-    )
+    done = run_program([script, "--help"], env=PLAIN, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Usage:" in done.stdout
 
@@ -227,7 +226,7 @@ def test_a_command_is_installed_and_answers_help(name: str) -> None:
 def test_help_keeps_defaults_in_brackets() -> None:
     """Rich would take them for markup and drop them."""
     script = Path(sys.executable).with_name("export-model")
-    done = subprocess.run([script, "--help"], env=PLAIN, capture_output=True, text=True, check=True)
+    done = run_program([script, "--help"], env=PLAIN, capture_output=True, text=True, check=True)
     assert "[default: five folds]" in " ".join(done.stdout.split())
 
 

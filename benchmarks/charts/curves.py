@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from patchline.benchmarks.charts.style import COLORS, DASHES, MARKERS, SOFT, log_axes
+from patchline.benchmarks.charts.style import (
+    COLORS,
+    DASHES,
+    MARKERS,
+    SOFT,
+    log_axes,
+    three_digits,
+)
 from patchline.benchmarks.scaling.names import PEAK
 
 AXES = {
@@ -165,7 +172,10 @@ def law_text(curve: Curve) -> str:
     else:
         factor, per = _UNITS[curve.axis, round(found["exponent"])]
         slope = found["slope"] * factor
-        text = f"{found['constant']:.3g} {curve.unit} + {slope:.3g} {curve.unit} per {per}"
+        text = (
+            f"{three_digits(found['constant'])} {curve.unit} + "
+            f"{three_digits(slope)} {curve.unit} per {per}"
+        )
     return f"{text} (expected ∝ {_power(curve.axis, expected['exponent'])}{_offset(expected)})"
 
 

@@ -11,6 +11,7 @@ from patchline.benchmarks.charts.curves import Curve, draw_curves, memory_curve,
 from patchline.benchmarks.charts.distribution import draw_distribution
 from patchline.benchmarks.charts.read import Points, Results, peer_points
 from patchline.benchmarks.charts.style import COLORS, INK, MARKERS, SOFT, write_chart
+from patchline.benchmarks.charts.workers import draw_workers
 from patchline.benchmarks.scaling.names import CORESET, CROSS_FIT, FEATURES, FIT, FRAME
 
 _GUIDE = "Bars: quartiles of all calls. Dotted: the expected exponent through the last point"
@@ -108,6 +109,7 @@ Draw = Callable[[Results, Path, list[Results]], list[Path]]
 
 DRAWINGS: dict[str, Draw] = {
     "latency-": draw_latency,
+    "scale": draw_workers,
     "scaling-bank": draw_bank,
     "scaling-image": draw_image,
     "scaling-batch": draw_batch,

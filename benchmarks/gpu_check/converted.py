@@ -63,7 +63,7 @@ def with_head_of(form: Form, fitted: FittedModel) -> Form:
 def described(fitted: FittedModel, settings: FitSettings, form: Form) -> Manifest:
     """The manifest of a fit at the precision of a form."""
     manifest = describe(fitted, settings, None)
-    bank = manifest.memory_bank.model_copy(update={"precision": form.bank})
+    bank = manifest.required_bank().model_copy(update={"precision": form.bank})
     return manifest.model_copy(update={"precision": form.precision, "memory_bank": bank})
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from patchline.benchmarks.peers.catalogue import NOTES, OTHERS, Peer, chosen, makers
 from patchline.benchmarks.peers.environments import Environments
 from patchline.benchmarks.peers.material import Plan, model, shared
+from patchline.benchmarks.peers.page import write_page
 from patchline.benchmarks.peers.part_accuracy import measure_accuracy
 from patchline.benchmarks.peers.part_coreset import measure_coreset
 from patchline.benchmarks.peers.part_fit import measure_fit
@@ -110,6 +111,7 @@ def benchmark_peers(
         path = write_result(f"peers-{part}", results, out)
         show(Console(highlight=False, width=None if sys.stdout.isatty() else 200), part, document)
         typer.echo(f"written to {path}")
+        write_page(path.parent, path.stem.partition("--")[2])
 
 
 def prepare(plan: Plan, peers: list[Peer], names: list[str]) -> Record:

@@ -80,6 +80,9 @@ OTHERS = {
         "anomalib-onnxruntime", "anomalib", "worker_anomalib.py", _ANOMALIB, "onnxruntime"
     ),
     "openvino": Peer("anomalib-openvino", "anomalib", "worker_anomalib.py", _ANOMALIB, "openvino"),
+    "openvino-float32": Peer(
+        "anomalib-openvino-float32", "anomalib", "worker_anomalib.py", _ANOMALIB, "openvino-float32"
+    ),
     "patchcore-inspection": Peer(
         "patchcore-inspection", "patchcore-inspection", "worker_faiss.py", _INSPECTION
     ),
@@ -96,8 +99,11 @@ NOTES = {
         "no post-processor; D = 384, of a WideResNet-50 1,536"
     ),
     "anomalib-openvino": (
-        "the same model exported to OpenVINO, run by anomalib's OpenVINOInferencer; D as above"
+        "the same model exported to OpenVINO, run by anomalib's OpenVINOInferencer as it comes: in "
+        "bfloat16 where the processor has it, as here, while all others compute in float32; D as "
+        "above"
     ),
+    "anomalib-openvino-float32": "the same, told to compute in float32 as the others do",
     "patchcore-inspection": (
         "the published method, measured again, not the package: exact FAISS index, approximate "
         "greedy coreset; frames not cropped; D = 384 (the repository would widen it to 1,024, "

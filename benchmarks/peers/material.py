@@ -22,6 +22,9 @@ from patchline.export.scores import DEFAULT_SCORE
 from patchline.runtime.errors import ConfigurationError
 
 FRAMES = 16
+SETTLING = 16
+"""Pictures that give an untrained backbone the statistics of its batch norms."""
+
 _PATCH_PX = 8
 _RANDOM = "random"
 
@@ -152,6 +155,8 @@ def shared(plan: Plan, backbone: str) -> Shared:
         "frames": [str(test.path.resolve()) for test in tests[:: max(1, len(tests) // FRAMES)]],
         "image_px": plan.image_px,
     }
+    if weights == _RANDOM:
+        asked["settling"] = SETTLING
     folder = (plan.work / "material" / f"{backbone}-{_digest(asked)}").resolve()
     made = folder / "made.json"
     if not made.exists():
@@ -208,6 +213,7 @@ def model_mib(peer: Peer, folder: Path) -> float:
     of_peer = {
         "onnxruntime": "weights/onnx/*",
         "openvino": "weights/openvino/*",
+        "openvino-float32": "weights/openvino/*",
     }.get(peer.variant, "*.onnx*" if peer.maker is PATCHLINE_MAKER else "*")
     files = (path for path in folder.glob(of_peer) if path.is_file() and path.name != "made.json")
     return sum(path.stat().st_size for path in files) / (1 << 20)

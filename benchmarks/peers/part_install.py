@@ -53,6 +53,7 @@ RUNTIMES = {
         ),
         Runtime("openvino by hand", "openvino", f"{_FRAME}import openvino"),
     ],
+    "openvino-float32": [],  # the same
     "patchcore-inspection": [
         Runtime("patchcore-inspection", "patchcore-inspection", "import faiss, torch, torchvision")
     ],

@@ -1,7 +1,8 @@
 """anomalib's Patchcore through its own API; judged by ONNX Runtime or its OpenVINO inferencer.
 
 A worker of :mod:`patchline.benchmarks.peers`; its variants are ``onnxruntime`` (the exported file
-by hand, without anomalib), ``openvino`` (anomalib's inferencer) and ``fit``. Coreset, scoring and
+by hand, without anomalib), ``openvino`` (anomalib's inferencer, which computes in bfloat16 where
+the processor has it), ``openvino-float32`` (the same told not to) and ``fit``. Coreset, scoring and
 export are anomalib's as they are, with two exceptions that favour it or change no rank: no
 post-processor (its normalisation would need labelled pictures), and a batch of one, not two.
 """
@@ -25,7 +26,7 @@ VARIANT: str = globals()["VARIANT"]
 if VARIANT == "onnxruntime":
     import cv2  # noqa: F401  frames come from somewhere, as in Patchline's worker
     import onnxruntime
-elif VARIANT == "openvino":
+elif VARIANT.startswith("openvino"):
     from anomalib.deploy import OpenVINOInferencer  # type: ignore[import-not-found]
 else:
     import torch
@@ -44,8 +45,10 @@ _model: dict[str, Any] = {}
 
 def load(folder: str, threads: int) -> dict[str, Any]:
     """Open the exported file."""
-    if VARIANT == "openvino":
-        config = {"INFERENCE_NUM_THREADS": threads}
+    if VARIANT.startswith("openvino"):
+        config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
+        if VARIANT == "openvino-float32":
+            config["INFERENCE_PRECISION_HINT"] = "f32"
         _model["openvino"] = OpenVINOInferencer(
             Path(folder) / OPENVINO, device="CPU", config=config
         )
@@ -74,7 +77,7 @@ def read(path: str) -> Any:
 
 def judge(frame: Any) -> tuple[float, Any]:
     """Image score and map of uint8 ``[H, W, 3]`` BGR."""
-    if VARIANT == "openvino":
+    if VARIANT.startswith("openvino"):
         found = _model["openvino"].predict(frame[..., ::-1])
         return float(found.pred_score[0]), found.anomaly_map.squeeze()
     pixels = np.ascontiguousarray(frame[..., ::-1].transpose(2, 0, 1)[None], np.float32)

@@ -48,6 +48,7 @@ def material(
     frames: list[str],
     image_px: int,
     threads: int,
+    settling: int = 0,
 ) -> dict[str, Any]:
     """Write what all peers share of one backbone.
 
@@ -61,11 +62,14 @@ def material(
         frames: pictures to judge.
         image_px: side of the frames.
         threads: of PyTorch.
+        settling: so many pictures settle an untrained backbone.
     """
     torch.set_num_threads(threads)
     out, size = Path(folder), ModelSize(height=image_px, width=image_px)
     out.mkdir(parents=True, exist_ok=True)
     embedder = PatchEmbedder(backbone, size, weights)
+    if settling:
+        _settle(embedder, tuple(map(Path, pictures[:settling])), size)
     torch.save(embedder.network.state_dict(), out / "state.pth")
     np.save(out / "frames.npy", read_frames(tuple(map(Path, frames)), size))
     pool, embedder.pool = embedder.pool, nn.Identity()
@@ -173,6 +177,24 @@ def _export_again(
 ) -> None:
     fitted = fitted_again(Job(good, settings, state), _refuse)
     export_model(fitted, settings, Path(out), SilentSteps())
+
+
+@torch.inference_mode()
+def _settle(embedder: PatchEmbedder, paths: tuple[Path, ...], size: ModelSize) -> None:
+    """Give the batch norms of an untrained backbone a scale of one and statistics of pictures.
+
+    timm begins residual branches at zero, where hundreds of patches are all but equal: neighbours
+    would then be a matter of rounding.
+    """
+    norms = [part for part in embedder.network.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.ones_(norm.weight)
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    for _ in _embedded(embedder, paths, size):
+        pass
+    embedder.network.eval()
 
 
 @torch.inference_mode()

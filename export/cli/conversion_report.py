@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from patchline.export.cli.shared_graphs import Chart
-from patchline.export.precision.converted import Converted
+from patchline.export.precision.converted import Converted, Judged
 from patchline.export.precision.evidence import foreign_pictures
 from patchline.export.precision.gate import FEW_PICTURES
 from patchline.export.precision.sensitivity import LayerSensitivity
@@ -54,7 +54,7 @@ def conversion_rows(manifest: Manifest) -> list[tuple[str, str]]:
     return rows
 
 
-def time_row(converted: Converted) -> tuple[str, str]:
+def time_row(converted: Judged) -> tuple[str, str]:
     """How long an inference takes, beside the float32 model."""
     precision = converted.manifest.precision.upper()
     return "speed", (
@@ -62,9 +62,10 @@ def time_row(converted: Converted) -> tuple[str, str]:
     )
 
 
-def conversion_warnings(converted: Converted) -> Iterator[str]:
+def conversion_warnings(converted: Judged) -> Iterator[str]:
     """What a user should know of a conversion that was let out."""
-    yield from converted.notes
+    if isinstance(converted, Converted):
+        yield from converted.notes
     pairs, found, precision = converted.pairs, converted.gate, converted.manifest.precision.upper()
     if found.images < FEW_PICTURES:
         yield (
@@ -89,7 +90,8 @@ def conversion_warnings(converted: Converted) -> Iterator[str]:
 
 
 def _precision(manifest: Manifest, conversion: Conversion) -> str:
-    text = f"{manifest.precision}, memory bank {manifest.memory_bank.precision}"
+    bank = manifest.memory_bank
+    text = manifest.precision + (f", memory bank {bank.precision}" if bank else "")
     quantization = conversion.quantization
     if quantization is None:
         return text

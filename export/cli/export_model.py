@@ -11,16 +11,30 @@ import typer
 from patchline.export.cli.conversion_options import int8_options
 from patchline.export.cli.export_options import (
     CalibrationMethod,
+    CoresetName,
     Device,
     Method,
     Output,
     Place,
     PrecisionName,
     SearchName,
+    check_one_class,
     fields_of,
+    is_fleet,
+    ray_options,
 )
+from patchline.export.cli.serving_options import (
+    ServeName,
+    check_only_serving,
+    check_serving,
+    place_asked,
+    serve_classes,
+    serve_existing,
+    serving_of,
+)
+from patchline.export.cli.tracking_options import TrackerName, track_settings
 from patchline.runtime.camera.native_logs import silence_native_logs
-from patchline.runtime.cli.command import print_warning, run_command
+from patchline.runtime.cli.command import EXIT_ERROR, print_warning, run_command
 from patchline.runtime.errors import MissingExtraError
 from patchline.runtime.files import check_writable
 
@@ -102,7 +116,20 @@ def export_model(
         Method | None, typer.Option(help="What is fitted.  [default: patchcore-noising]")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with these settings by name.")
+        Path | None,
+        typer.Option(
+            metavar="FILE|PRESET",
+            help="Settings by name: a TOML file, or patchcore_noising_256, patchcore_256, "
+            "rd_256_100e, rd_256_300e or rd_noising_256_100e.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="One setting, such as train.lr=0.002; wins over --config. May be repeated.",
+        ),
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="timm backbone.  [default: wide_resnet50_2]")
@@ -120,6 +147,13 @@ def export_model(
     coreset_ratio: Annotated[
         float | None, typer.Option(help="Share of patches kept, in (0, 1].  [default: 0.01]")
     ] = None,
+    coreset: Annotated[
+        CoresetName | None,
+        typer.Option(
+            help="How the bank is chosen: exact, or sharded, an approximation with a part of the "
+            "patches in memory at a time.  [default: exact]"
+        ),
+    ] = None,
     neighbors: Annotated[
         int | None, typer.Option(help="Neighbours of the influence, k.  [default: 9]")
     ] = None,
@@ -133,12 +167,16 @@ def export_model(
     calibration_split: Annotated[
         float | None,
         typer.Option(
-            help="Share of the pictures kept out of the bank for the threshold, such as 0.2.  "
+            help="Share of the pictures kept out of the fit for the threshold, such as 0.2.  "
             "[default: five folds]"
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Pictures embedded at once.  [default: 8]")
+        int | None,
+        typer.Option(
+            help="Pictures embedded at once; of a training it is --set train.batch_size=N.  "
+            "[default: 8]"
+        ),
     ] = None,
     memory_budget: Annotated[
         str | None,
@@ -151,38 +189,162 @@ def export_model(
         bool | None,
         typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read."),
     ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Of a training (--method reverse-distillation).  [default: 100]"),
+    ] = None,
+    noise: Annotated[
+        bool | None,
+        typer.Option("--noise", help="Train with adaptive noise on the teacher's features."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training from its last checkpoint.")
+    ] = False,
+    track: Annotated[
+        TrackerName | None,
+        typer.Option(help="Who is told of the fit: figures, pictures, model.  [default: none]"),
+    ] = None,
+    track_project: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Project there.  [default: patchline]")
+    ] = None,
+    track_entity: Annotated[
+        str | None, typer.Option(metavar="NAME", help="User or team, with W&B.")
+    ] = None,
+    track_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the run.  [default: of the class]")
+    ] = None,
+    track_tags: Annotated[
+        str | None, typer.Option(metavar="TAG,...", help="Tags of the run.")
+    ] = None,
+    track_notes: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Notes of the run.")
+    ] = None,
+    track_log_every: Annotated[
+        int | None,
+        typer.Option(metavar="STEPS", help="From one figure to the next.  [default: 10]"),
+    ] = None,
+    track_folder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="For files of the runs.  [default: runs]"),
+    ] = None,
+    track_pictures: Annotated[
+        bool | None,
+        typer.Option("--track-pictures/--no-track-pictures", help="Heat maps too.  [default: yes]"),
+    ] = None,
+    track_model: Annotated[
+        bool | None,
+        typer.Option("--track-model/--no-track-model", help="The model too.  [default: yes]"),
+    ] = None,
+    serve: Annotated[
+        ServeName | None,
+        typer.Option(help="Lay the models out for a server, after the export.  [default: none]"),
+    ] = None,
+    serve_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="For the server: Triton's model repository, or DeepStream's files.  "
+            "[default: models/triton or models/deepstream]",
+        ),
+    ] = None,
+    only_serve: Annotated[
+        bool, typer.Option("--only-serve", help="Models of --out as they are: nothing is fitted.")
+    ] = False,
+    serve_plan: Annotated[
+        bool, typer.Option("--serve-plan", help="NAME.trt of build-engine instead of NAME.onnx.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --cls all: also those that are up to date.")
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|local|ADDRESS",
+            help="Make the classes on a Ray cluster: one that runs, one of this call's own, or "
+            "HOST:PORT.  [default: one after another, here]",
+        ),
+    ] = None,
+    ray_cpus: Annotated[
+        int | None, typer.Option(metavar="N", help="CPU threads of a class there.  [default: 1]")
+    ] = None,
+    ray_gpus: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", help="GPUs of a class there, or a share.  [default: 1 with --device cuda]"
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print results as JSON, a line per class.")
     ] = False,
 ) -> None:
-    """Fit a memory bank on good pictures and export one self-contained ONNX file per class.
+    """Fit a model on good pictures and export one self-contained ONNX file per class.
 
     With --bank external it is one graph for all classes on a backbone, and a bank file per class.
     """
     silence_native_logs()  # before the first import of cv2
     _check_extra()
     fields = fields_of(
-        config, method=method, score=score, backbone=backbone, weights=weights,
-        image_size=image_size, coreset_ratio=coreset_ratio, neighbors=neighbors, seed=seed,
-        false_alarm_rate=false_alarm_rate, calibration_split=calibration_split,
+        config, overrides or (), method=method, score=score, backbone=backbone, weights=weights,
+        image_size=image_size, coreset_ratio=coreset_ratio, coreset=coreset,
+        neighbors=neighbors, seed=seed, false_alarm_rate=false_alarm_rate,
+        calibration_split=calibration_split,
         batch_size=batch_size, memory_budget=memory_budget, device=device, bank=bank, search=search,
         skip_unreadable=skip_unreadable, precision=precision,
         calibration_images=calibration_images, calibration_method=calibration_method,
-        float_layers=float_layers,
+        float_layers=float_layers, epochs=epochs, noise=noise,
     )  # fmt: skip
     options = int8_options(
         fields.get("precision", "fp32"), is_forced=force, float_layers=float_layers,
         calibration_images=calibration_images, calibration_method=calibration_method,
         sensitivity=sensitivity,
     )  # fmt: skip
-    names, output = [*cls, *(more or [])], Output(out, as_json, force, sensitivity, options)
+    tracking = track_settings(
+        track, project=track_project, entity=track_entity, name=track_name, tags=track_tags,
+        notes=track_notes, log_every=track_log_every, folder=track_folder,
+        upload_pictures=track_pictures, upload_model=track_model,
+    )  # fmt: skip
+    names = [*cls, *(more or [])]
+    serving = serving_of(serve, serve_dir, is_only=only_serve, is_plan=serve_plan)
+    if serving is not None and serving.is_only:
+        check_only_serving(
+            fields, data=data, extend=extend, state=state, resume=resume, again=again, ray=ray,
+            ray_cpus=ray_cpus is not None, ray_gpus=ray_gpus is not None,
+        )  # fmt: skip
+        serve_existing(serving, names, out, as_json=as_json)
+        return
+    output = Output(out, as_json, force, sensitivity, options, resume, tracking, state)
+    cluster = ray_options(ray, ray_cpus, ray_gpus)
     if extend is not None:
         from patchline.export.cli.extend_class import check_extend, extend_class
+        from patchline.export.cli.training_checks import check_extended
 
         if data is not None:
             print_warning(f"--data {data} is not read: --extend takes its pictures from {extend}")
         check_extend(names, extend, state)
+        check_one_class(cluster)
+        check_extended(fields, is_resumed=resume)
+        if serving is not None:
+            from patchline.export.serving.found_model import place_in
+
+            place = place_asked(fields, is_again=True) or place_in(out, names[0])
+            check_serving(serving, {names[0]: place})
         extend_class(names[0], extend, fields, config, output)
+        if serving is not None:
+            serve_classes(serving, {names[0]: None}, out, as_json=as_json)
+        return
+    if is_fleet(names, cluster):
+        check_writable(out)
+        from patchline.export.cli.export_fleet import Call, class_names, export_fleet
+
+        call = Call(names, data or Path("data"), fields, config, output, again, cluster)
+        if serving is not None:
+            place = place_asked(fields, is_again=state is not None or "precision" in fields)
+            check_serving(serving, dict.fromkeys(class_names(call), place))
+        made = export_fleet(call)
+        if serving is not None and made.places:
+            serve_classes(serving, made.places, out, as_json=as_json)
+        if made.failures:
+            raise typer.Exit(EXIT_ERROR)
         return
     from patchline.export.datasets import select_classes
 
@@ -190,8 +352,16 @@ def export_model(
     selected = select_classes(data or Path("data"), names)
     check_writable(out)
     from patchline.export.cli.export_classes import export_classes, plan_jobs
+    from patchline.export.cli.training_checks import check_resumed
 
-    export_classes(plan_jobs(selected, fields, config, state, out), output)
+    jobs = plan_jobs(selected, fields, config, state, out)
+    places = {job.pictures.class_name: job.settings.bank for job in jobs}
+    if serving is not None:
+        check_serving(serving, places)
+    check_resumed(jobs, out, is_resumed=resume)
+    export_classes(jobs, output)
+    if serving is not None:
+        serve_classes(serving, places, out, as_json=as_json)
 
 
 def _check_extra() -> None:

@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from patchline.export.fleet.outcome import Result
+
 if TYPE_CHECKING:
-    from patchline.export.precision.converted import Converted
-    from patchline.runtime.contract import Manifest, MemoryBank, Threshold, TrainingSet
+    from patchline.export.precision.converted import Judged
+    from patchline.runtime.contract import (
+        Distillation,
+        Manifest,
+        MemoryBank,
+        Threshold,
+        TrainingSet,
+    )
 
 
 def print_export(
-    path: Path, graph: Path | None, seconds: float, as_json: bool, converted: Converted | None
+    path: Path,
+    graph: Path | None,
+    seconds: float,
+    as_json: bool,
+    converted: Judged | None,
+    result: Result = Result.DONE,
 ) -> None:
     """Print what was exported, on stdout.
 
@@ -24,6 +37,7 @@ def print_export(
         seconds: that it took.
         as_json: one line of JSON instead of a table.
         converted: what is known of a model in another precision than float32.
+        result: what the call did for it, for the line of JSON.
     """
     from patchline.export.cli.conversion_report import conversion_rows, time_row
     from patchline.runtime.bank import load_bank
@@ -32,7 +46,7 @@ def print_export(
     manifest = load_manifest(manifest_path(path)) if graph is None else load_bank(path).manifest
     if as_json:
         files = {"model": str(path)} if graph is None else {"model": str(graph), "bank": str(path)}
-        line: dict[str, Any] = {**files, "seconds": round(seconds, 1)}
+        line: dict[str, Any] = {**files, "result": result.value, "seconds": round(seconds, 1)}
         if converted is not None:
             line["time_ratio"] = round(converted.pairs.time_ratio, 3)
         typer.echo(json.dumps(line | json.loads(manifest.to_json())))
@@ -53,14 +67,13 @@ def print_export(
 def _rows(
     manifest: Manifest, path: Path, graph: Path | None, seconds: float
 ) -> list[tuple[str, str]]:
-    bank, threshold, parity = manifest.memory_bank, manifest.threshold, manifest.parity
+    threshold, parity = manifest.threshold, manifest.parity
     training, size = manifest.training_set, manifest.model_size
     rows = [
         ("pictures", _pictures(training)),
         ("backbone", f"{manifest.backbone.name}, weights {manifest.backbone.weights_source}"),
         ("frames", f"{size.height} x {size.width} px (height x width)"),
-        ("memory bank", f"{bank.rows} x {bank.dimension}, k = {bank.neighbors}"),
-        ("search", _search(bank)),
+        *_method_rows(manifest),
         ("score", f"{manifest.score} ({manifest.method})"),
         ("threshold", f"{threshold.value:.4g}{_interval(threshold)}: {threshold.rule}"),
         ("file", _mebibytes(path)),
@@ -70,7 +83,7 @@ def _rows(
         rows.insert(-1, ("graph of all classes", f"{graph}, {_mebibytes(graph)}"))
     if parity is not None:
         rows.insert(
-            7,
+            [name for name, _ in rows].index("file"),
             (
                 "ONNX Runtime against PyTorch",
                 f"image score within {parity.image_score_max_relative_error:.1e}, "
@@ -78,6 +91,24 @@ def _rows(
             ),
         )
     return rows
+
+
+def _method_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    bank, training = manifest.memory_bank, manifest.distillation
+    if bank is not None:
+        size = f"{bank.rows} x {bank.dimension}, k = {bank.neighbors}"
+        return [("memory bank", size), ("search", _search(bank))]
+    return [("student", _student(training))] if training is not None else []
+
+
+def _student(training: Distillation) -> str:
+    text = (
+        f"{training.epochs} epoch{'s' if training.epochs > 1 else ''} of batch "
+        f"{training.batch_size}, loss {training.loss:.3g}"
+    )
+    if training.noise is not None:
+        text += f", noise {training.noise.smallest:g} to {training.noise.largest:g}"
+    return text
 
 
 def _search(bank: MemoryBank) -> str:
@@ -102,7 +133,7 @@ def _pictures(training: TrainingSet) -> str:
     parts = " + ".join(str(part.images) for part in training.parts)
     text = f"{training.images}" + (f" = {parts}" if parts else "")
     if training.calibration_images:
-        text += f", of which {training.calibration_images} are kept out of the bank"
+        text += f", of which {training.calibration_images} are kept out for the threshold"
     if training.skipped_unreadable:
         text += f" ({training.skipped_unreadable} unreadable left out)"
     return text

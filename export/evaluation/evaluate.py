@@ -6,7 +6,8 @@ Defective pictures are judged first and their maps kept; good ones are counted a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,11 +27,14 @@ from patchline.export.evaluation.image_metrics import image_ranking
 from patchline.export.evaluation.masks import Mask
 from patchline.export.evaluation.pixel_counts import PixelCounts, count_pixels, pixel_ranking
 from patchline.export.evaluation.ranking import Ranking
-from patchline.export.evaluation.result import Curve, Evaluation, Metrics, ScoredPicture
+from patchline.export.evaluation.result import Curve, Evaluation, Findings, Metrics, ScoredPicture
 from patchline.export.evaluation.test_set import TestSet, load_test_set
 from patchline.runtime.engine import Engine
 from patchline.runtime.errors import DataError
 from patchline.runtime.progress import Advance
+
+Judge = Callable[[Iterable[Path]], Iterator[JudgedPicture]]
+"""Pictures -> what a model says of each, in the order given; no value is NaN or infinite."""
 
 _CURVE_STEPS = 1000
 """A curve is kept this fine, for drawing; the figures come from all of its points."""
@@ -65,15 +69,38 @@ def evaluate_class(
     check_fpr_limit(fpr_limit)
     manifest = engine.manifest
     test_set = load_test_set(data, class_name or manifest.class_name, manifest.model_size)
+    judge = functools.partial(judge_pictures, engine)
+    found = evaluate_test_set(judge, test_set, fpr_limit=fpr_limit, advance=advance)
+    return Evaluation(**vars(found), manifest=manifest, engine=engine.description)
+
+
+def evaluate_test_set(
+    judge: Judge,
+    test_set: TestSet,
+    *,
+    fpr_limit: float = FPR_LIMIT,
+    advance: Advance = lambda done: None,
+) -> Findings:
+    """Compare what any model says of a test set with its labels and masks.
+
+    Args:
+        judge: the model; its maps have the size that the masks were read at.
+        test_set: the pictures.
+        fpr_limit: of AUPRO, in (0, 1].
+        advance: called with the number of pictures judged so far.
+
+    Raises:
+        ConfigurationError: ``fpr_limit`` is outside (0, 1].
+        PatchlineError: of ``judge``.
+    """
+    check_fpr_limit(fpr_limit)
     scores: dict[Path, float] = {}
-    judged = _judge(engine, test_set, scores, advance)
+    judged = _judge(judge, test_set, scores, advance)
     problems = list(test_set.problems)
     counted = _count(judged, test_set.masks)
     images = _evaluate_images(test_set, scores, problems)
     pixels = _evaluate_pixels(counted, fpr_limit, problems)
-    return Evaluation(
-        manifest=manifest,
-        engine=engine.description,
+    return Findings(
         pictures=tuple(ScoredPicture(p, scores[p.path]) for p in test_set.pictures),
         metrics=_metrics(images, pixels),
         fpr_limit=fpr_limit,
@@ -107,11 +134,11 @@ class _Pixels:
 
 
 def _judge(
-    engine: Engine, test_set: TestSet, scores: dict[Path, float], advance: Advance
+    judge: Judge, test_set: TestSet, scores: dict[Path, float], advance: Advance
 ) -> Iterator[JudgedPicture]:
     """Judge the defective pictures, then the good ones, and note each score."""
     in_order = sorted(test_set.pictures, key=lambda picture: not picture.is_defective)
-    for judged in judge_pictures(engine, (picture.path for picture in in_order)):
+    for judged in judge(picture.path for picture in in_order):
         scores[judged.path] = judged.score
         advance(len(scores))
         yield judged

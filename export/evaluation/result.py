@@ -53,12 +53,10 @@ class ScoredPicture:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One class, evaluated.
+class Findings:
+    """What a test set says of a model.
 
     Attributes:
-        manifest: of the model; holds class name, threshold and how it was found.
-        engine: what ran it, for people.
         pictures: all of the test set with their scores, good ones first.
         metrics: the figures.
         fpr_limit: of AUPRO.
@@ -69,8 +67,6 @@ class Evaluation:
         notes: sentences about what is simply not there (no masks at all).
     """
 
-    manifest: Manifest
-    engine: str
     pictures: tuple[ScoredPicture, ...]
     metrics: Metrics
     fpr_limit: float
@@ -79,6 +75,19 @@ class Evaluation:
     pro: Curve | None
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation(Findings):
+    """One class, evaluated: its findings, and what they are compared with.
+
+    Attributes:
+        manifest: of the model; holds class name, threshold and how it was found.
+        engine: what ran it, for people.
+    """
+
+    manifest: Manifest
+    engine: str
 
     @property
     def false_alarms(self) -> int:

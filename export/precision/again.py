@@ -125,11 +125,11 @@ def fitted_again(job: Job, on_unreadable: OnUnreadable) -> FittedModel:
     check_weights(embedder.weights, state.manifest)
     head = AnomalyHead(
         state.memory_bank,
-        state.manifest.distance_statistics,
+        state.manifest.required_statistics(),
         embedder.grid,
         embedder.size,
         score=state.manifest.score,
-        neighbors=state.manifest.memory_bank.neighbors,
+        neighbors=state.manifest.required_bank().neighbors,
     )
     normal, threshold = _normal(job, state)
     bank_bytes = state.memory_bank.numel() * state.memory_bank.element_size()
@@ -137,7 +137,8 @@ def fitted_again(job: Job, on_unreadable: OnUnreadable) -> FittedModel:
         detector=Detector(embedder, head),
         memory_bank=state.memory_bank,
         coreset_radius=None,
-        statistics=state.manifest.distance_statistics,
+        sharded=state.manifest.required_bank().coreset,
+        statistics=state.manifest.required_statistics(),
         normal=normal,
         threshold=threshold,
         training_set=state.manifest.training_set,

@@ -21,6 +21,7 @@ from patchline.calibration.ranges import (
     write_cache,
 )
 from patchline.export.datasets import digest_of
+from patchline.export.onnx_session import session_options
 from patchline.export.precision.layers import activations, cut, layers, load_graph
 from patchline.runtime.contract import FRAMES, ModelSize
 from patchline.runtime.engine.onnxruntime import import_onnxruntime
@@ -92,7 +93,10 @@ def _pixel_limit(observe: Observe, name: str, size: ModelSize) -> float:
 
 
 def _observer(backbone: bytes, tensors: list[str]) -> Observe:
-    session = import_onnxruntime().InferenceSession(backbone, providers=["CPUExecutionProvider"])
+    onnxruntime = import_onnxruntime()
+    session = onnxruntime.InferenceSession(
+        backbone, session_options(onnxruntime), providers=["CPUExecutionProvider"]
+    )
 
     def observe(frames: Frame) -> Mapping[str, npt.NDArray[np.float32]]:
         return dict(zip(tensors, session.run(tensors, {FRAMES: frames}), strict=True))

@@ -86,7 +86,8 @@ def compare(
     """
     judged: list[Path] = []
     found: list[tuple[tuple[float, float, npt.NDArray[np.float32], float], ...]] = []
-    neighbors = models[0].manifest.memory_bank.neighbors
+    bank = models[0].manifest.memory_bank
+    neighbors = bank.neighbors if bank else 0
     for done, path in enumerate(paths, start=1):
         own = own_rows(path)
         if int((~own).sum()) >= neighbors:

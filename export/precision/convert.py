@@ -16,7 +16,7 @@ from patchline.export.datasets import GoodPictures
 from patchline.export.detector import Detector
 from patchline.export.external_bank import check_external
 from patchline.export.fit import FittedModel
-from patchline.export.precision.converted import Converted, GivenGraph, open_graph
+from patchline.export.precision.converted import AnyJudged, Converted, GivenGraph, open_graph
 from patchline.export.precision.evidence import (
     evaluate_labelled,
     foreign_pictures,
@@ -72,7 +72,8 @@ def convert(
             graph = form.external()
         with open_graph(graph, form, float32, Path(folder) / "float32.onnx") as reference:
             before = evaluate_labelled(reference, data, steps)
-            trial = Trial(reference, before, own_rows, fitted, settings, steps, data)
+            good = fitted.pictures.paths
+            trial = Trial(reference, before, own_rows, good, settings, steps, data, fitted)
             if settings.precision == "fp16":
                 found = _half(trial)
             elif given is not None:
@@ -80,10 +81,7 @@ def convert(
                 found = replace(found, notes=(given.note,))
             else:
                 found = trial.judge(int8_form(trial, beside, on_sensitivity), None)
-    if is_forced:
-        found = found.forced()
-    else:
-        _check(found, has_choice=given is None)
+    found = let_out(found, is_forced=is_forced, has_choice=given is None)
     return replace(found, notes=(*found.notes, *(before.problems if before else ())))
 
 
@@ -106,8 +104,20 @@ def _half_forms(detector: Detector, problems: list[str]) -> Iterator[Form]:
     yield Form(half_detector(detector, bank="fp32"), "fp16", "fp32")
 
 
-def _check(found: Converted, *, has_choice: bool) -> None:
-    """Raises: GateError: a limit is passed."""
+def let_out(found: AnyJudged, *, is_forced: bool, has_choice: bool = False) -> AnyJudged:
+    """A conversion that passes the gate, or is forced past it.
+
+    Args:
+        found: the conversion.
+        is_forced: whether it is let out in spite of the gate, which its manifest then says.
+        has_choice: whether other ranges or layers left out may help.
+
+    Raises:
+        GateError: a limit is passed.
+    """
+    if is_forced:
+        return found.forced()
     foreign = foreign_pictures(found.pairs, found.float32.normal_scores)
-    name, precision = found.float32.class_name, found.form.precision
+    name, precision = found.float32.class_name, found.manifest.precision
     check_gate(found.gate, precision, name, has_choice=has_choice, suspicion=foreign)
+    return found

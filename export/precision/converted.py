@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 
@@ -15,6 +15,8 @@ from patchline.export.precision.compare import Pairs
 from patchline.export.precision.form import Form
 from patchline.export.precision.masked import MaskedModel
 from patchline.runtime.contract import Gate, Manifest, Quantization
+
+AnyJudged = TypeVar("AnyJudged", bound="Judged")
 
 
 @dataclass(frozen=True)
@@ -37,25 +39,49 @@ class GivenGraph:
 
 
 @dataclass(frozen=True)
-class Converted:
-    """A converted model that passed the gate, or was forced through it.
+class Judged:
+    """What a conversion is worth: it passed the gate, or was forced through it.
 
     Attributes:
-        form: what its files are made from.
-        graph: the graph with an external bank that was judged.
         manifest: of the model, with its threshold and the gate's figures; without parity or file.
         float32: manifest of the float32 model, for the state.
         pairs: what both models say of good pictures.
         gate: the figures, as in the manifest.
+    """
+
+    manifest: Manifest
+    float32: Manifest
+    pairs: Pairs
+    gate: Gate
+
+    def forced(self: AnyJudged) -> AnyJudged:
+        """The same; where it has problems, the manifest says that it was forced past them."""
+        if not self.gate.problems:
+            return self
+        gate = self.gate.model_copy(update={"is_forced": True})
+        return replace(self, gate=gate, manifest=self._manifest_with(gate=gate))
+
+    def _manifest_with(self, **changes: Any) -> Manifest:
+        """The manifest with changes in the record of the conversion."""
+        conversion = self.manifest.conversion
+        if conversion is None:
+            raise ValueError("a converted model has a conversion")
+        changed = conversion.model_copy(update=changes)
+        return self.manifest.model_copy(update={"conversion": changed})
+
+
+@dataclass(frozen=True)
+class Converted(Judged):
+    """A converted model with a memory bank.
+
+    Attributes:
+        form: what its files are made from.
+        graph: the graph with an external bank that was judged.
         notes: what else there is to say, as sentences.
     """
 
     form: Form
     graph: onnx.ModelProto
-    manifest: Manifest
-    float32: Manifest
-    pairs: Pairs
-    gate: Gate
     notes: tuple[str, ...] = ()
 
     def open(self, path: Path) -> MaskedModel:
@@ -66,26 +92,11 @@ class Converted:
         """
         return open_graph(self.graph, self.form, self.manifest, path)
 
-    def forced(self) -> Converted:
-        """The same; where it has problems, the manifest says that it was forced past them."""
-        if not self.gate.problems:
-            return self
-        gate = self.gate.model_copy(update={"is_forced": True})
-        return replace(self, gate=gate, manifest=self._manifest_with(gate=gate))
-
     def with_float32_bank(self, problems: Sequence[str]) -> Converted:
         """The same, saying what was wrong with the memory bank in half precision."""
         note = f"the memory bank stays in float32; in half precision: {'; '.join(problems)}"
         manifest = self._manifest_with(half_bank_problems=tuple(problems))
         return replace(self, manifest=manifest, notes=(*self.notes, note))
-
-    def _manifest_with(self, **changes: Any) -> Manifest:
-        """The manifest with changes in the record of the conversion."""
-        conversion = self.manifest.conversion
-        if conversion is None:
-            raise ValueError("a converted model has a conversion")
-        changed = conversion.model_copy(update=changes)
-        return self.manifest.model_copy(update={"conversion": changed})
 
 
 def open_graph(graph: onnx.ModelProto, form: Form, manifest: Manifest, path: Path) -> MaskedModel:

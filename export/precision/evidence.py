@@ -93,10 +93,11 @@ def check_overflow(model: MaskedModel, picture: Path) -> None:
 def explain_overflow(model: MaskedModel, frame: Frame) -> str:
     """Which node of a graph gives the first value that is not finite, as the end of a sentence."""
     node = first_overflow(model.graph, {FRAMES: frame, **model.bank})
+    other = "fp32" if model.manifest.memory_bank is None else "int8 or fp32"
     where = "" if node is None else f", first in {node}"
     return (
         f"{where}. Numbers past 65504 do not fit into half precision: export it with --precision "
-        "int8 or fp32"
+        f"{other}"
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchline.export.neighbors import FAR
+from patchline.export.onnx_session import session_options
 from patchline.runtime import contract
 from patchline.runtime.bank import Bank
 from patchline.runtime.contract import Manifest
@@ -23,8 +24,6 @@ from patchline.runtime.engine.onnxruntime import import_onnxruntime
 from patchline.runtime.errors import ConfigurationError, EngineError, ModelError
 from patchline.runtime.graph import BANK_SQUARES
 from patchline.runtime.preprocess import Frame
-
-_FATAL = 4
 
 Rows = npt.NDArray[np.bool_]
 
@@ -36,7 +35,8 @@ class MaskedModel:
 
     Args:
         graph: the ``.onnx`` file of a graph with an external bank.
-        bank: the graph's inputs after ``frames`` by name.
+        bank: the graph's inputs after ``frames`` by name; none for a model without a bank, which
+            has no rows to leave out.
         manifest: of the product.
 
     Raises:
@@ -50,8 +50,7 @@ class MaskedModel:
         self.graph = graph
         self.bank = bank
         self._runtime = import_onnxruntime()
-        options = self._runtime.SessionOptions()
-        options.log_severity_level = _FATAL
+        options = session_options(self._runtime)
         try:
             self._session: Any = self._runtime.InferenceSession(
                 str(graph), options, providers=["CPUExecutionProvider"]
@@ -86,7 +85,7 @@ class MaskedModel:
         """
         make = self._runtime.OrtValue.ortvalue_from_numpy
         given = {contract.FRAMES: make(np.ascontiguousarray(frames)), **self._values}
-        if own_rows is not None:
+        if own_rows is not None and self.bank:
             given[BANK_SQUARES] = make(self._squares_without(own_rows))
         try:
             found = self._session.run_with_ort_values(list(contract.OUTPUTS), given)

@@ -13,11 +13,10 @@ import onnx
 from onnx import NodeProto
 
 from patchline.export.onnx_graph import save_onnx
+from patchline.export.onnx_session import session_options
 from patchline.export.precision.layers import module_of
 from patchline.runtime.engine.onnxruntime import import_onnxruntime
 from patchline.runtime.errors import ModelError
-
-_FATAL = 4
 
 
 def first_overflow(path: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> str | None:
@@ -68,8 +67,7 @@ def _run(
     path: Path, names: list[str], feeds: Mapping[str, npt.NDArray[Any]]
 ) -> list[npt.NDArray[Any]]:
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
+    options = session_options(onnxruntime)
     # As it is written: a fused operator would not have the tensor in the middle.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

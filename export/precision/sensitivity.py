@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from patchline.calibration.ranges import Ranges
+from patchline.export.onnx_session import session_options
 from patchline.export.precision.int8 import quantize_backbone
 from patchline.export.precision.layers import embeddings, layers, load_graph
 from patchline.runtime.contract import IMAGE_SCORE
@@ -132,8 +133,9 @@ def _with_embeddings(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _run(model: onnx.ModelProto, cases: Sequence[Feeds]) -> tuple[_Values, _Values]:
     """Patch embeddings ``[n, D]`` and image scores ``[n]`` of all cases."""
-    session = import_onnxruntime().InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    onnxruntime = import_onnxruntime()
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), session_options(onnxruntime), providers=["CPUExecutionProvider"]
     )
     patches, scores = zip(*(session.run(None, dict(case)) for case in cases), strict=True)
     return np.concatenate(patches).astype(np.float64), np.concatenate(scores).astype(np.float64)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from patchline.runtime.benchmark.measurable import Measurable
-from patchline.runtime.contract import Manifest, PrunedSearch, manifest_path, model_digest
+from patchline.runtime.contract import Manifest, MemoryBank, manifest_path, model_digest
 from patchline.runtime.engine.base import EngineFacts
 from patchline.runtime.files import sha256_of_file
 from patchline.runtime.graph import load_any_manifest
@@ -52,7 +52,7 @@ class Subject:
 
 
 def model_document(manifest: Manifest) -> dict[str, Any]:
-    """What a time depends on, of a manifest, as JSON."""
+    """What a time depends on, of a manifest, as JSON; ``None`` where there is no memory bank."""
     size, bank = manifest.model_size, manifest.memory_bank
     return {
         "class": manifest.class_name,
@@ -61,16 +61,16 @@ def model_document(manifest: Manifest) -> dict[str, Any]:
         "precision": manifest.precision,
         "backbone": manifest.backbone.name,
         "image_size_px": [size.height, size.width],
-        "bank_rows": bank.rows,
-        "dimension": bank.dimension,
-        "search": _search(bank.search),
+        "bank_rows": bank and bank.rows,
+        "dimension": bank and bank.dimension,
+        "search": bank and _search(bank),
     }
 
 
-def _search(pruned: PrunedSearch | None) -> str:
-    if pruned is None:
+def _search(bank: MemoryBank) -> str:
+    if bank.search is None:
         return "exact"
-    return f"pruned: {pruned.leading} coordinates, {pruned.candidates} candidates"
+    return f"pruned: {bank.search.leading} coordinates, {bank.search.candidates} candidates"
 
 
 def mode_document(facts: EngineFacts) -> dict[str, Any]:
@@ -99,7 +99,13 @@ def differences(first: Manifest, second: Manifest) -> list[str]:
         found.append(
             f"the models are of different classes: {first.class_name} and {second.class_name}"
         )
-    rows = [m.memory_bank.rows for m in (first, second)]
-    if rows[0] != rows[1]:
+    banks = [m.memory_bank for m in (first, second)]
+    rows = [bank.rows for bank in banks if bank is not None]
+    if len(rows) == 1:
+        found.append(
+            f"only one of the models has a memory bank: their methods are {first.method} and "
+            f"{second.method}"
+        )
+    elif len(set(rows)) > 1:
         found.append(f"the memory banks have different sizes: {rows[0]:,} and {rows[1]:,} rows")
     return found

@@ -60,15 +60,12 @@ def _engine_lines(title: str, document: Mapping[str, Any]) -> list[tuple[str, st
     digests = f"sha256 {engine['sha256'][:12]}…"
     if engine["onnx_sha256"] not in (None, engine["sha256"]):
         digests += f", of ONNX file {engine['onnx_sha256'][:12]}…"
-    bank = engine["bank"]
-    beside = f" in {bank['file']} (sha256 {bank['sha256'][:12]}…)" if bank else ""
     return [
         (title, f"{engine['file']}, {digests}"),
         (
             "model",
             f"{engine['class']}: {engine['backbone']}, {engine['score']}, {engine['precision']}, "
-            f"{size[0]} x {size[1]} px, bank {engine['bank_rows']:,} x {engine['dimension']}"
-            f"{beside}, search {engine['search']}",
+            f"{size[0]} x {size[1]} px, {_bank(engine)}",
         ),
         ("runtime", _runtime(mode)),
         (
@@ -77,6 +74,15 @@ def _engine_lines(title: str, document: Mapping[str, Any]) -> list[tuple[str, st
             f"{_TRANSFERS[mode['transfers']]}; wait: {_WAITS[mode['wait']]}",
         ),
     ]
+
+
+def _bank(engine: Mapping[str, Any]) -> str:
+    if engine["bank_rows"] is None:
+        return "no memory bank"
+    bank = engine["bank"]
+    beside = f" in {bank['file']} (sha256 {bank['sha256'][:12]}…)" if bank else ""
+    size = f"{engine['bank_rows']:,} x {engine['dimension']}"
+    return f"bank {size}{beside}, search {engine['search']}"
 
 
 def _runtime(mode: Mapping[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import typer
@@ -74,8 +76,25 @@ def print_error(message: str) -> None:
 
 
 def print_warning(message: str) -> None:
-    """Print one warning sentence on stderr, unwrapped."""
+    """Print one warning sentence on stderr, unwrapped; or tell who asked for it, see below."""
+    tell = _told.get()
+    if tell is not None:
+        tell(message)
+        return
     stderr_console().print(f"[bold yellow]warning:[/] {_escaped(message)}", soft_wrap=True)
+
+
+_told: ContextVar[Callable[[str], None] | None] = ContextVar("_told", default=None)
+
+
+@contextlib.contextmanager
+def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell warnings instead of printing them while the context is open: nobody sees them here."""
+    token = _told.set(tell)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def _escaped(message: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchline.benchmarks.schema import check_file
+from tests.programs import run_program
 
 TINY = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
 
@@ -15,7 +16,8 @@ TINY = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
 def smoke(module: str, out: Path, *words: object) -> dict[str, Any]:
     """Run ``python -m patchline.benchmarks.<module>`` into ``out`` and give its one result."""
     program = [sys.executable, "-m", f"patchline.benchmarks.{module}", *map(str, words)]
-    subprocess.run([*program, "--out", str(out)], check=True)
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    run_program([*program, "--out", str(out)], check=True, **said)
     return only_result(out)
 
 

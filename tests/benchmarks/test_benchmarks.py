@@ -37,6 +37,21 @@ def test_smoke_coreset(tmp_path: Path) -> None:
     assert results["same_picks_as_naive_by_differences"] == "all 30"
 
 
+def test_smoke_coreset_sharded(tmp_path: Path) -> None:
+    write_demo_data(tmp_path / "data", good=6, test_good=2, test_defective=4, size=(128, 128))
+    words = ("--data", tmp_path / "data", "--cls", "gasket", *TINY, "--ratios", "0.1,0.3")
+    options = ("--shards", "2", "--deltas", "1,0.01", "--scored", "0.1")
+    results = smoke("coreset_sharded", tmp_path / "out", *words, *options)
+    small, large = results["ratios"]
+    assert (results["rows"], small["picks"], large["picks"]) == (384, 38, 115)
+    loose, tight = small["sharded"]
+    assert 76 <= loose["covers_rows"] <= 192
+    assert 0 < loose["covering_radius"] <= 4 * small["exact"]["covering_radius"]
+    assert 0 <= loose["image_auroc"] <= 1 and "image_auroc" not in large["exact"]
+    # The second cover of a delta this small, and any of two thirds of the rows, finds no room.
+    assert "given_up" in tight and "given_up" in large["sharded"][0]
+
+
 def test_smoke_latency(tmp_path: Path) -> None:
     sizes = ("--bank-rows", 64, "--image-size", 64, "--rounds", 3)
     results = smoke("latency", tmp_path, *sizes)

@@ -24,6 +24,7 @@ from patchline.benchmarks.scaling.collect import Collected, Series, report
 from patchline.benchmarks.scaling.laws import choose_law
 from patchline.benchmarks.scaling.suites import SIZES, SUITES, Options
 from patchline.runtime.errors import DataError
+from tests.programs import run_program
 
 MACHINE = {"cpu": "Test CPU", "cores": 2, "packages": {"patchline": "9.9.9"}}
 
@@ -129,7 +130,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def draw(results: Path, **environment: str) -> str:
     command = [sys.executable, "-m", "patchline.benchmarks.charts", "--version", "9.9.9"]
-    return subprocess.run(
+    return run_program(
         [*command, "--results", str(results)],
         check=True,
         stdout=subprocess.PIPE,
@@ -300,3 +301,14 @@ def test_the_distribution_is_that_of_the_samples() -> None:
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert style.short_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1224.7, "1,220"), (4.238, "4.24"), (33.0, "33"), (0.012345, "0.0123"), (-8.05, "-8.05"),
+        (100.4, "100"), (0.0, "0"), (2e6, "2,000,000"),
+    ],
+)  # fmt: skip
+def test_a_number_in_a_law_has_three_digits_and_no_exponent(value: float, text: str) -> None:
+    assert style.three_digits(value) == text

@@ -39,11 +39,21 @@ from patchline.runtime.contract import Manifest, Precision, Threshold, load_mani
 from patchline.runtime.engine import Engine, Prediction, open_engine
 from patchline.runtime.errors import ConfigurationError, DataError, EngineError
 from patchline.runtime.preprocess import Frame
+from tests.export.made_once import trace_once
+from tests.programs import run_program
 
 SETTINGS = PackSettings(image_size=64, bank_rows=640)
 SIZES = Sizes(inferences=60, rounds=2, batches=(1, 3), switches=4)
 TOLERANCE = TOLERANCES["fp32"]
 MIB = 1 << 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Of every precision the float32 graph is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        trace_once(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -519,7 +529,7 @@ class TestRun:
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "patchline.benchmarks.gpu_check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_program(command, capture_output=True, text=True, check=False)
 
 
 class TestCommand:
@@ -547,7 +557,5 @@ class TestCommand:
             "import sys\nfrom patchline.benchmarks.gpu_check import __main__\n"
             "print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'sklearn'} & set(sys.modules)))"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
+        done = run_program([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"

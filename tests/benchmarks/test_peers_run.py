@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from patchline.benchmarks.peers import worker_torch
+from patchline.benchmarks.peers import __main__ as command
+from patchline.benchmarks.peers import material, worker_torch
+from patchline.benchmarks.peers.conversation import Worker
 from patchline.benchmarks.peers.part_accuracy import evaluate
 from patchline.benchmarks.schema import check_file
 from patchline.calibration.judge import judge_pictures
@@ -25,6 +29,8 @@ from patchline.export.evaluation.test_set import load_test_set
 from patchline.runtime.contract import ModelSize
 from patchline.runtime.engine import open_engine
 from patchline.runtime.errors import DataError
+from tests.commands import Caller
+from tests.programs import run_program
 
 SIDE = 64
 PARTS = ("install", "latency", "memory", "coreset", "fit", "accuracy")
@@ -40,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _run(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def _words(folder: Path, *words: str, **changes: str) -> list[str]:
     options = {
         "data": str(folder / "data"), "weights": "random", "peers": "torch", "classes": "part",
         "backbones": "resnet18", "bank-rows": "64", "ratios": "0.1", "image-size": str(SIDE),
@@ -49,8 +55,12 @@ def _run(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProce
     } | changes  # fmt: skip
     given = [f"--{name}={value}" for name, value in options.items()]
     pythons = [f"--python={name}={sys.executable}" for name in ("patchline", "torch")]
-    return subprocess.run(
-        [sys.executable, "-m", RUNNING, *given, *pythons, *words],
+    return [*given, *pythons, *words]
+
+
+def _run(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return run_program(
+        [sys.executable, "-m", RUNNING, *_words(folder, *words, **changes)],
         capture_output=True,
         text=True,
         check=False,
@@ -63,10 +73,50 @@ def _newest(folder: Path, pattern: str) -> Path:
     return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
 
 
+class Kept(Worker):
+    """Stays when a part is through with it."""
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+
+class KeptWorkers:
+    """One worker of each kind for all parts: a start of Python with PyTorch takes seconds."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, ...], Kept] = {}
+
+    def __call__(self, name: str, python: Path, *where: Any, **given: Any) -> Worker:
+        key = (name, python, *given.values())
+        if key not in self._kept:
+            self._kept[key] = Kept(name, python, *where, **given)
+        return self._kept[key]
+
+    def close(self) -> None:
+        for worker in self._kept.values():
+            worker.close()
+
+
+def _run_here(words: list[str]) -> tuple[int, str, str]:
+    """Status, stdout and stderr of the command in this process, with few workers."""
+    kept, out, err = KeptWorkers(), io.StringIO(), io.StringIO()
+    with (
+        contextlib.closing(kept),
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as left,
+    ):
+        patch.setattr(material, "Worker", kept)
+        patch.setattr(sys, "argv", ["peers", *words])
+        command.main()
+    return int(left.value.code or 0), out.getvalue(), err.getvalue()
+
+
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    done = _run(folder)
-    assert done.returncode == 0, done.stderr
+    status, stdout, stderr = _run_here(_words(folder))
+    assert status == 0, stderr
     found = {}
     for path in (folder / "out").rglob("*.json"):
         document = check_file(path)
@@ -74,8 +124,8 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     assert set(found) == set(PARTS)
     for part in PARTS:
         assert found[part]["failed"] == [], part
-        assert f"peers-{part}--" in done.stdout
-    assert "--- latency" in done.stderr
+        assert f"peers-{part}--" in stdout
+    assert "--- latency" in stderr
     return found
 
 
@@ -197,9 +247,13 @@ def test_a_peer_that_fails_is_reported_and_the_others_are_measured(
     ],
 )
 def test_what_is_asked_wrongly_is_one_sentence(
-    folder: Path, words: dict[str, str], sentence: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: dict[str, str],
+    sentence: str,
 ) -> None:
-    done = _run(folder, **words)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr(command, "_packages", lambda *given: {})  # starts every peer
+    done = Caller(monkeypatch, capsys)(command, *_words(folder, **words))
+    assert done.status == 1
+    assert sentence in done.sentence

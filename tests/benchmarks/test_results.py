@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ from typing import Any
 import pytest
 
 from patchline.benchmarks import report, schema
+from patchline.benchmarks.peers.page import page, page_path
 from patchline.benchmarks.schema import check_file
 from patchline.runtime.errors import DataError
+from tests.programs import run_program
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = sorted((ROOT / report.RESULTS).rglob("*.json"))
+PAGES = sorted((ROOT / report.RESULTS).rglob("peers--*.md"))
 SOUND: dict[str, Any] = {"rows": 3, "methods": {"loop": {"median_ms": 1.5, "runs": 3}}}
 
 
@@ -25,11 +27,25 @@ def test_a_committed_file_holds_the_schema(path: Path) -> None:
     assert check_file(path).results
 
 
-def test_there_are_committed_files_and_nothing_else_but_their_charts() -> None:
+def test_there_are_committed_files_and_nothing_else_but_charts_and_the_peers_pages() -> None:
     assert len(COMMITTED) >= 12
     for path in (ROOT / report.RESULTS).rglob("*"):
-        if path.is_file():
+        if path.is_file() and path not in PAGES:
             assert path.suffix == (".svg" if path.parent.name == "charts" else ".json"), path
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_of_the_peers_says_what_the_files_say(path: Path) -> None:
+    assert path.read_text() == page(path.parent, path.stem.partition("--")[2])
+
+
+def test_measured_peers_have_a_page() -> None:
+    machines = {(path.parent, path.stem.partition("--")[2]) for path in COMMITTED if is_peers(path)}
+    assert {page_path(*machine) for machine in machines} == set(PAGES)
+
+
+def is_peers(path: Path) -> bool:
+    return path.name.startswith("peers-")
 
 
 @pytest.fixture
@@ -233,7 +249,7 @@ def checkout(tmp_path: Path) -> Path:
         (folder / name).write_text("1\n")
     git = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
-        subprocess.run([*git, *words], check=True)
+        run_program([*git, *words], check=True)
     return folder
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import pytest
 import scipy.stats
 import torch
 
-from patchline.benchmarks.scaling import collect, engine_point, fit_point, suites
+from patchline.benchmarks.scaling import __main__ as command
+from patchline.benchmarks.scaling import collect, engine_point, fit_point, models, suites
 from patchline.benchmarks.scaling.collect import Collected, Series
 from patchline.benchmarks.scaling.drawn import drawn_rows
 from patchline.benchmarks.scaling.laws import (
@@ -31,6 +31,9 @@ from patchline.benchmarks.schema import check_file
 from patchline.export.neighbors import NearestNeighbors
 from patchline.runtime.engine import open_engine
 from patchline.runtime.errors import ConfigurationError, DataError
+from tests.commands import Call, Caller
+from tests.export.made_once import to_onnx_once
+from tests.programs import run_program
 
 SIZES = [1000.0, 2000.0, 5000.0, 10_000.0, 20_000.0, 50_000.0, 100_000.0, 200_000.0]
 LINEAR = Expected("a + b * rows", 1, "Because.")
@@ -281,7 +284,8 @@ def test_an_engine_point_measures_as_often_as_it_is_told(tmp_path: Path) -> None
 def test_an_engine_point_loads_no_pytorch() -> None:
     """Its memory would be counted."""
     code = "import sys, patchline.benchmarks.scaling.engine_point; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    program = [sys.executable, "-c", code]
+    done = run_program(program, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 
 
@@ -351,21 +355,50 @@ TINY = (
 )  # fmt: skip
 
 
-def scaling(*words: str, **environment: str) -> Any:
-    return subprocess.run(
-        [sys.executable, "-m", "patchline.benchmarks.scaling", *words],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+class Points:
+    """The first point of each module has a process of its own, and the one that fails: a start
+    of Python with PyTorch takes seconds. The others are measured in this process.
+    """
+
+    FAILS_AT_IMAGES = 200
+
+    def __init__(self) -> None:
+        self.run_point = collect.run_point
+        self.count = 0
+        self.in_processes: set[str] = set()
+
+    def __call__(self, module: str, arguments: dict[str, Any]) -> collect.Visit:
+        self.count += 1
+        if module not in self.in_processes or arguments.get("images") == self.FAILS_AT_IMAGES:
+            self.in_processes.add(module)
+            return self.run_point(module, arguments)
+        given = {name: value for name, value in arguments.items() if name != "folder"}
+        if module == "fit_point":
+            return fit_point.measure(fit_point.FitCase(**given))
+        return engine_point.measure(Path(given.pop("model")), **given)
+
+
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch) -> Points:
+    points = Points()
+    monkeypatch.setattr(collect, "run_point", points)
+    monkeypatch.setattr(models, "to_onnx", to_onnx_once)  # three suites measure one size alike
+    return points
+
+
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs the command in this process."""
+    return functools.partial(Caller(monkeypatch, capsys), command)
 
 
 # also runs: scaling.engine_point, scaling.fit_point
-def test_smoke_scaling(tmp_path: Path) -> None:
+def test_smoke_scaling(scaling: Call, points: Points, tmp_path: Path) -> None:
     """Every suite at tiny sizes, each in a file that the schema takes."""
-    done = scaling(*TINY, "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    done = scaling(*TINY, "--out", tmp_path)
+    assert done.status == 0, done.stderr
+    assert points.in_processes == {"engine_point", "fit_point"}
+    assert points.count == 6 + 3 + 3 + 5 * 3
     found = {}
     for path in tmp_path.rglob("*.json"):
         result = check_file(path)
@@ -392,18 +425,22 @@ def test_smoke_scaling(tmp_path: Path) -> None:
         (("--bank", "1,2"), "expected at least three different numbers"),
     ],
 )
-def test_what_cannot_be_measured_is_said_first(words: tuple[str, ...], message: str) -> None:
+def test_what_cannot_be_measured_is_said_first(
+    scaling: Call, words: tuple[str, ...], message: str
+) -> None:
     done = scaling(*words)
-    assert done.returncode == 1
+    assert done.status == 1
     assert message in done.stderr
     assert "making a model" not in done.stderr
 
 
-def test_a_point_that_fails_is_told_and_the_others_are_written(tmp_path: Path) -> None:
+def test_a_point_that_fails_is_told_and_the_others_are_written(
+    scaling: Call, points: Points, tmp_path: Path
+) -> None:
     words = ("--only", "fit", "--fit", "8,12,20,200", "--fit-grid", "4", "--fit-rounds", "1")
     # The projections of 200 images have no place in such a budget, and those of 20 have.
-    done = scaling(*words, "--bank-rows", "64", "--budget-mib", "1", "--out", str(tmp_path))
-    assert done.returncode == 1
+    done = scaling(*words, "--bank-rows", "64", "--budget-mib", "1", "--out", tmp_path)
+    assert done.status == 1
     assert "points failed, the others are written" in done.stderr
     (path,) = tmp_path.rglob("*.json")
     series = {item["name"]: item for item in check_file(path).results["series"]}

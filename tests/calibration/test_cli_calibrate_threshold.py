@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from patchline.calibration.threshold import derive_threshold
 from patchline.runtime.contract import load_manifest
 from patchline.runtime.engine import open_engine
 from tests.commands import Call, Caller
+from tests.programs import run_program
 
 from .conftest import Write
 
@@ -192,7 +192,7 @@ def test_the_device_needs_neither_torch_nor_onnx(lamp: Path, write: Write) -> No
         "assert not heavy & sys.modules.keys()\n"
         "assert not [m for m in sys.modules if m.startswith('patchline.export')]\n"
     )
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, "-c", code, "--model", lamp, "--images", root / "line",
          "--labelled", root / "labelled"],
         capture_output=True,

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchline.calibration.judge import judge_pictures
+from patchline.calibration.judge import judge_each, judge_pictures
+from patchline.runtime.contract import ModelSize
 from patchline.runtime.engine import Prediction, open_engine
 from patchline.runtime.errors import EngineError, ImageReadError
 from patchline.runtime.preprocess import Frame
@@ -66,3 +67,20 @@ def test_an_unreadable_picture_is_an_error_or_left_out_and_told(lamp: Path, writ
         judged = list(judge_pictures(engine, paths, told.append))
     assert [item.score for item in judged] == [1.0, 3.0]
     assert len(told) == 1 and "001.png" in str(told[0])
+
+
+def test_any_model_judges_and_says_what_to_do(write: Write) -> None:
+    paths = write("line", [10, 200])
+
+    def infer(frames: Frame) -> Prediction:
+        maps = np.log(frames.mean(axis=3, dtype=np.float32) - 10)
+        return Prediction(maps.max(axis=(1, 2)), maps, maps)
+
+    size = ModelSize(height=SIZE, width=2 * SIZE)
+    with np.errstate(divide="ignore"):
+        judging = judge_each(infer, size, paths[::-1], remedy="Look at the lamp")
+        first = next(judging)
+        with pytest.raises(EngineError, match=r"000\.png holds NaN .* values\. Look at the lamp$"):
+            next(judging)
+    assert first.path == paths[1] and first.score == np.log(np.float32(190))
+    assert first.anomaly_map.shape == (SIZE, 2 * SIZE)

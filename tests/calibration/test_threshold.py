@@ -66,7 +66,7 @@ class TestDerive:
         ("source", "words"),
         [
             ("cross-fit", "40 cross-fitted scores of good pictures"),
-            ("calibration-split", "40 scores of good pictures kept out of the bank"),
+            ("calibration-split", "40 scores of good pictures kept out of the fit"),
             ("line", "40 scores of good pictures of the line"),
         ],
     )

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from patchline.export.cli import export_model as export_model_command
 from patchline.export.detector import AnomalyHead, Detector
 from patchline.export.exporter import export_model
 from patchline.export.features import read_frames
 from patchline.export.fit import FittedModel
-from patchline.export.onnx_graph import save_onnx, to_onnx
+from patchline.export.onnx_graph import save_onnx
 from patchline.runtime.preprocess import Frame
 from patchline.runtime.progress import SilentSteps
+from tests.commands import Call, Caller
 
-from .drawn import CLASS_NAME, QUICK, quick_fit, write_class
+from .drawn import CLASS_NAME, QUICK, quick_fit, write_class, write_good
+from .made_once import to_onnx_once, trace_once
 
 # These models are so small that threads cost more than they save, and tenfold on a busy machine.
 torch.set_num_threads(1)
 
 _SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Whatever a test exports, the same module is traced once."""
+    with pytest.MonkeyPatch.context() as patch:
+        trace_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +65,20 @@ def model(exported: Path, tmp_path: Path) -> Path:
     return folder / exported.name
 
 
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    drawn_data: Path,
+) -> Call:
+    """Run ``export-model`` in this process, in a folder with drawn data of two classes."""
+    shutil.copytree(drawn_data, tmp_path / "data")
+    write_good(tmp_path / "data" / "lids", 4, first_seed=900)
+    monkeypatch.chdir(tmp_path)
+    return functools.partial(Caller(monkeypatch, capsys), export_model_command)
+
+
 ByScore = Callable[[str], tuple[Detector, Path]]
 
 
@@ -78,7 +103,7 @@ def by_score(
             neighbors=QUICK.neighbors,
         )
         path = folder / f"{score}.onnx"
-        save_onnx(to_onnx(Detector(embedder, head), embedder.size), path)
+        save_onnx(to_onnx_once(Detector(embedder, head), embedder.size), path)
         return Detector(embedder, head), path
 
     return make

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ pytestmark = pytest.mark.shared_data
 
 WEIGHTS = "weights/resnet18_imagenet1k_v1_bnfolded_layer1-3.pth"
 LEAST_IMAGE_AUROC = {"bottle": 0.999, "pill": 0.96}
+QUICK_STEP = 3
+"""One of three good pictures is fitted, and one of two test pictures judged."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,42 @@ class Judged:
         return np.array([picture.is_defective for picture in self.pictures])
 
 
-@pytest.fixture(scope="module", params=sorted(LEAST_IMAGE_AUROC))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("bottle", 0.2, QUICK_STEP), id="bottle-quick"),
+        *(
+            pytest.param((name, None, 1), id=name, marks=pytest.mark.slow)
+            for name in sorted(LEAST_IMAGE_AUROC)
+        ),
+    ],
+)
 def judged(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Judged]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    """As a user would fit it; ``quick``: a third of the pictures, and one coreset for six."""
+    before, (name, split, step) = torch.get_num_threads(), request.param
+    if split is None:
+        torch.set_num_threads(os.cpu_count() or 1)
     try:
-        yield judge(shared, request.param, tmp_path_factory.mktemp("models"))
+        yield judge(shared, name, split, step, tmp_path_factory.mktemp("models"))
     finally:
         torch.set_num_threads(before)
 
 
-def judge(shared: Path, name: str, out: Path) -> Judged:
-    settings = FitSettings(backbone="resnet18", weights=str(shared / WEIGHTS), device="cpu")
+def judge(shared: Path, name: str, split: float | None, step: int, out: Path) -> Judged:
+    settings = FitSettings(
+        backbone="resnet18",
+        weights=str(shared / WEIGHTS),
+        calibration_split=split,
+        device="cpu",
+    )
     assert (settings.image_size, settings.coreset_ratio) == ((256, 256), 0.01)
-    fitted = fit(good_pictures(shared / "data", name), settings, SilentSteps(), refuse)
+    good = good_pictures(shared / "data", name)
+    good = replace(good, paths=good.paths[::step])
+    fitted = fit(good, settings, SilentSteps(), refuse)
     path = export_model(fitted, settings, out, SilentSteps())
-    pictures = labelled_pictures(shared / "data", name)
+    pictures = labelled_pictures(shared / "data", name)[:: 2 if step > 1 else 1]
     scores = []
     with open_engine(path, provider="cpu") as engine:
         for picture in pictures:

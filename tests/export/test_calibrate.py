@@ -14,7 +14,7 @@ from patchline.calibration import ranges as ranges_module
 from patchline.calibration.activations import RangeMethod
 from patchline.export.external_bank import ExternalDetector, graph_inputs
 from patchline.export.fit import FittedModel
-from patchline.export.onnx_graph import save_onnx, to_onnx
+from patchline.export.onnx_graph import save_onnx
 from patchline.export.precision import calibrate
 from patchline.export.precision.calibrate import find_ranges
 from patchline.export.precision.int8 import quantize_backbone
@@ -23,6 +23,7 @@ from patchline.runtime.contract import FRAMES
 from patchline.runtime.errors import ConfigurationError, ModelError
 
 from .drawn import CLASS_NAME
+from .made_once import to_onnx_once
 from .quantizable import LAYERS, SIZE, WEIGHTS, activations_of, frames_of, small_graph, small_ranges
 
 
@@ -156,7 +157,7 @@ def test_an_exported_graph_is_calibrated_without_its_bank(
     if bank == "external":
         graph = tmp_path / "graph.onnx"
         inputs = graph_inputs(detector.head)
-        save_onnx(to_onnx(ExternalDetector(detector), detector.embedder.size, inputs), graph)
+        save_onnx(to_onnx_once(ExternalDetector(detector), detector.embedder.size, inputs), graph)
     # ResNet-18 up to layer 3; the nodes' own names differ between the two graphs.
     blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
     parts = {f"{block}.{part}" for block in blocks for part in ("conv1", "conv2", "add")}

@@ -17,11 +17,14 @@ import torch
 
 from patchline.export.cli import export_classes
 from patchline.export.cli import export_model as command
+from patchline.export.config_train import TrainSettings
+from patchline.export.precision.again import Job
 from patchline.runtime.contract import load_manifest, manifest_path
 from patchline.runtime.engine import open_engine
 from tests.commands import Call, Caller
 
 from .drawn import CLASS_NAME, write_good
+from .reports import report_of
 
 QUICK_WORDS = ("--backbone", "resnet18", "--weights", "random", "--image-size", "64")
 
@@ -48,11 +51,12 @@ def data(drawn_data: Path, tmp_path: Path) -> Path:
 def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What would be exported: class and settings. Nothing is."""
     seen: list[tuple[str, Any]] = []
-    monkeypatch.setattr(
-        export_classes,
-        "export_class",
-        lambda job, *rest: seen.append((job.pictures.class_name, job.settings)),
-    )
+
+    def note(job: Job, *rest: object) -> Any:
+        seen.append((job.pictures.class_name, job.settings))
+        return report_of(job)
+
+    monkeypatch.setattr(export_classes, "export_class", note)
     return seen
 
 
@@ -138,6 +142,7 @@ class TestClasses:
             "--image-size": "96x128",
             "--score": "distance",
             "--coreset-ratio": "0.25",
+            "--coreset": "sharded",
             "--neighbors": "5",
             "--seed": "7",
             "--false-alarm-rate": "0.01",
@@ -162,6 +167,9 @@ class TestClasses:
             "weights": "w.pth",
             "image_size": (96, 128),
             "coreset_ratio": 0.25,
+            "coreset": "sharded",
+            "coreset_delta": 1.0,
+            "coreset_shards": None,
             "neighbors": 5,
             "seed": 7,
             "false_alarm_rate": 0.01,
@@ -176,6 +184,7 @@ class TestClasses:
             "calibration_images": 24,
             "calibration_method": "percentile",
             "float_layers": ("first", "layer2.0.conv1"),
+            "train": TrainSettings().model_dump(),
         }
 
 
@@ -195,6 +204,7 @@ class TestErrors:
             (("--cls", "lids", "--image-size", ""), "image size is ''"),
             (("--cls", "lids", "--memory-budget", "lots"), "memory budget is 'lots'"),
             (("--cls", "lids", "--config", "none.toml"), "cannot read none.toml"),
+            (("--cls", "lids", "--config", "none.toml"), "Presets: patchcore_256, patchcore_nois"),
             (("--cls", "lids", "--backbone", "resnet19"), "timm has no backbone 'resnet19'"),
             (("--cls", "lids", "--backbone", "vit_tiny_patch16_224"), "vit_tiny_patch16_224"),
             (("--cls", "lids", *QUICK_WORDS, "--weights", "no.pth"), "no.pth does not exist"),
@@ -315,4 +325,6 @@ def test_help_names_every_option_and_needs_no_torch() -> None:
         env={"COLUMNS": "200", "NO_COLOR": "1"},
     )
     for option in ("--cls", "--data", "--bank", "--config", "--memory-budget", "--json"):
+        assert option in finished.stdout
+    for option in ("--set", "--epochs", "--noise", "--resume", "--track", "--no-track-pictures"):
         assert option in finished.stdout

@@ -9,7 +9,7 @@ import pytest
 
 from patchline.calibration.cli import calibrate_threshold
 from patchline.calibration.threshold import derive_threshold
-from patchline.export.cli import evaluate_model, export_classes, export_model
+from patchline.export.cli import evaluate_model, export_model, make_class
 from patchline.export.cli.model_files import ModelFiles, models_by_class
 from patchline.export.extend import current_threshold, load_base, settings_of
 from patchline.export.state import load_state
@@ -65,7 +65,8 @@ def models(exported_once: dict[str, bytes], tmp_path: Path) -> Path:
 class TestExport:
     def test_all_files_of_both_classes(self, exported_once: dict[str, bytes]) -> None:
         assert sorted(exported_once) == [
-            *("gasket.bank", "gasket.safetensors", "lid.bank", "lid.safetensors"),
+            *("gasket.bank", "gasket.job.json", "gasket.safetensors"),
+            *("lid.bank", "lid.job.json", "lid.safetensors"),
             *(f"{GRAPH}.json", f"{GRAPH}.onnx"),
         ]
 
@@ -103,7 +104,7 @@ class TestExport:
     def test_another_score_is_refused_before_the_fit(
         self, call: Caller, data: Path, models: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(export_classes, "fit", lambda *args: pytest.fail("it was fit"))
+        monkeypatch.setattr(make_class, "fit", lambda *args: pytest.fail("it was fit"))
         words = ("--cls", "lid", "--data", data, "--out", models, "--bank", "external")
         done = call(export_model, *words, *QUICK_WORDS, "--score", "distance")
         assert done.status == 1

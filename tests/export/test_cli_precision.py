@@ -13,7 +13,7 @@ import pytest
 from patchline.calibration.activations import PERCENTILE
 from patchline.calibration.cli import calibrate_threshold
 from patchline.export import neighbors
-from patchline.export.cli import evaluate_model, export_classes, export_model
+from patchline.export.cli import evaluate_model, export_model, make_class
 from patchline.export.precision.converted import Converted, GivenGraph
 from patchline.export.precision.form import Form
 from patchline.export.precision.gate import LIMITS
@@ -50,7 +50,7 @@ def words_of(data: Path, out: Path, *more: str) -> tuple[object, ...]:
 
 
 def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_classes, "fit", lambda *rest: pytest.fail("it was fitted"))
+    monkeypatch.setattr(make_class, "fit", lambda *rest: pytest.fail("it was fitted"))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -144,7 +144,7 @@ def test_the_state_may_lie_elsewhere(
     assert "fp16, memory bank" in done.stdout and "rank correlation" in done.stdout
     assert "x FP32's time here" in done.stdout
     names = {path.name for path in (tmp_path / "half").iterdir()}
-    assert names == {f"{CLASS_NAME}.{end}" for end in ("onnx", "json", "safetensors")}
+    assert names == {f"{CLASS_NAME}.{end}" for end in ("onnx", "json", "safetensors", "job.json")}
     half, whole = (tmp_path / "half" / exported.name).stat().st_size, exported.stat().st_size
     assert half <= 0.55 * whole
     refused = call(export_model, *words, exported.parent, "--neighbors", "5")

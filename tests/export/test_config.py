@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from patchline.export.config import FitSettings, load_settings, parse_size
+from patchline.export.config import METHOD_SCORES, FitSettings, load_settings, parse_size
+from patchline.export.config_problems import dotted_names
+from patchline.export.config_train import DISTILLATION, TrainSettings
+from patchline.export.scores import SCORES
 from patchline.runtime.byte_size import parse_bytes
 from patchline.runtime.errors import ConfigurationError
 
@@ -61,10 +64,24 @@ class TestRefused:
         for field in ("coreset_ratio", "neighbors", "backbones", "method", "device"):
             assert f"{field}: " in message
 
-    def test_unknown_field(self, config: Path) -> None:
-        config.write_text("ratio = 0.1\n")
-        with pytest.raises(ConfigurationError, match=r"line.toml: ratio: extra inputs"):
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("ratio = 0.1", "ratio: no such field, got 0.1"),
+            ("track = 3", "track: no such field, got 3"),
+            ("coreset-ratio = 0.1", "coreset-ratio: no such field (did you mean coreset_ratio?)"),
+            ("neighbours = 3", "neighbours: no such field (did you mean neighbors?), got 3"),
+            ("epochs = 3", "epochs: no such field (did you mean train.epochs?), got 3"),
+            ("[train]\nlrr = 1", "train.lrr: no such field (did you mean train.lr?), got 1"),
+            ("[train]\nseed = 1", "train.seed: no such field (did you mean seed?), got 1"),
+            ("[backbone]\nname = 1", "backbone: input should be a valid string, got {'name': 1}"),
+        ],
+    )
+    def test_unknown_field(self, config: Path, text: str, says: str) -> None:
+        config.write_text(text)
+        with pytest.raises(ConfigurationError) as caught:
             load_settings(config, {})
+        assert f"line.toml: {says}" in str(caught.value)
 
     @pytest.mark.parametrize("text", ["coreset_ratio 0.1", "[", "a = 1\na = 2"])
     def test_bad_toml(self, config: Path, text: str) -> None:
@@ -124,6 +141,175 @@ class TestRefused:
     )
     def test_the_ends_of_the_ranges_are_inside(self, field: str, value: Any) -> None:
         assert getattr(load_settings(None, {field: value}), field) == value
+
+
+TRAINED = {"method": DISTILLATION}
+
+
+class TestTraining:
+    def test_the_defaults_are_the_papers(self) -> None:
+        settings = load_settings(None, TRAINED)
+        assert settings.train == TrainSettings()
+        assert settings.train.model_dump() == {
+            "epochs": 100,
+            "batch_size": 8,
+            "lr": None,
+            "betas": (0.9, 0.999),
+            "weight_decay": 1e-4,
+            "warmup_epochs": 5,
+            "decay_at": 0.8,
+            "decay_factor": 0.1,
+            "mixed_precision": True,
+            "noise": False,
+            "noise_min": 0.01,
+            "noise_max": 0.3,
+            "noise_warmup_epochs": 10,
+            "noise_coreset_ratio": 0.01,
+            "checkpoint_every": 10,
+            "evaluate_every": 10,
+            "width_per_group": None,
+        }
+
+    @pytest.mark.parametrize(
+        ("given", "rate"),
+        [({}, 0.005), ({"batch_size": 16}, 0.01), ({"batch_size": 16, "lr": 0.002}, 0.002)],
+    )
+    def test_the_learning_rate_follows_the_batch(self, given: Any, rate: float) -> None:
+        settings = load_settings(None, TRAINED | {"train": given})
+        assert settings.train.learning_rate == pytest.approx(rate)
+
+    def test_a_fifth_is_held_out_unless_told(self) -> None:
+        assert load_settings(None, TRAINED).held_out_share == 0.2
+        assert load_settings(None, TRAINED | {"calibration_split": 0.3}).held_out_share == 0.3
+        assert load_settings(None, {}).held_out_share is None
+        assert load_settings(None, {"calibration_split": 0.3}).held_out_share == 0.3
+
+    def test_the_score_is_the_methods_own_and_no_banks(self) -> None:
+        assert load_settings(None, TRAINED).score_name == "cosine" == METHOD_SCORES[DISTILLATION]
+        assert "cosine" not in SCORES
+
+    def test_a_table_of_a_file_and_options(self, config: Path) -> None:
+        config.write_text(f'method = "{DISTILLATION}"\n[train]\nepochs = 20\nlr = 1\n')
+        settings = load_settings(config, {"train": {"epochs": 30, "betas": [0.5, 0.9]}})
+        assert settings.train == TrainSettings(epochs=30, lr=1, betas=(0.5, 0.9))
+
+    def test_all_names(self) -> None:
+        names = list(dotted_names(FitSettings))
+        assert "train.lr" in names and "train" in names and "seed" in names
+        assert len(names) == len(FitSettings.model_fields) + len(TrainSettings.model_fields)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("epochs", 0),
+            ("epochs", 1.5),
+            ("epochs", True),
+            ("epochs", "3"),
+            ("batch_size", 0),
+            ("lr", 0),
+            ("lr", -0.1),
+            ("lr", float("nan")),
+            ("lr", float("inf")),
+            ("lr", "fast"),
+            ("betas", [0.9]),
+            ("betas", [0.9, 1.0]),
+            ("betas", 0.9),
+            ("weight_decay", -1e-4),
+            ("warmup_epochs", -1),
+            ("decay_at", 0.0),
+            ("decay_at", 1.1),
+            ("decay_factor", 0.0),
+            ("mixed_precision", 1),
+            ("noise", "yes"),
+            ("noise_min", -0.1),
+            ("noise_max", float("inf")),
+            ("noise_warmup_epochs", -1),
+            ("noise_coreset_ratio", 0.0),
+            ("checkpoint_every", 0),
+            ("width_per_group", 0),
+        ],
+    )
+    def test_values_outside_their_range(self, field: str, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match=rf"^train\.{field}.*got "):
+            load_settings(None, TRAINED | {"train": {field: value}})
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ({"train": 3}, "train: input should be a valid dictionary or instance"),
+            ({"train": {"noise_min": 0.4}}, "train: noise_min 0.4 lies above noise_max 0.3"),
+            ({"score": "distance"}, "score cannot be chosen"),
+            ({"score": "cosine"}, "score cannot be chosen"),
+            ({"neighbors": 9}, "neighbors is of a memory bank, and reverse-distillation has none"),
+            ({"coreset_ratio": 0.1, "search": "exact"}, "coreset_ratio and search are of a memory"),
+            ({"bank": "external"}, "bank is of a memory bank"),
+            ({"bank": "external"}, "there is no bank"),
+            ({"bank": "embedded"}, "there is no bank"),
+            ({"precision": "int8"}, "precision is 'int8', and reverse-distillation is exported in"),
+            (
+                {"train": {"epochs": 5}},
+                "train.warmup_epochs is 5, and the learning rate falls again after 4 of 5 epochs",
+            ),
+            (
+                {"train": {"epochs": 9, "noise": True}},
+                "train.noise_warmup_epochs is 10, so that the noise would never be whole in 9",
+            ),
+        ],
+    )
+    def test_what_it_has_no_use_for(self, given: Any, says: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(None, TRAINED | given)
+        assert says in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"precision": "fp32"},
+            {"precision": "fp16"},
+            {"train": {"noise_min": 0.3}},
+            {"train": {"epochs": 1, "warmup_epochs": 0}},
+            {"train": {"epochs": 10, "warmup_epochs": 8}},
+            {"train": {"epochs": 6}},  # it falls after 4.8 of them, rounded up as in the training
+            {"train": {"epochs": 10, "noise": True}},
+            {"train": {"epochs": 9, "noise_warmup_epochs": 20}},
+        ],
+    )
+    def test_what_is_only_just_right(self, given: Any) -> None:
+        load_settings(None, TRAINED | given)
+
+    @pytest.mark.parametrize("method", [{}, {"method": "patchcore"}])
+    @pytest.mark.parametrize(
+        ("table", "named"),
+        [({"lr": 1.0}, "train.lr is"), ({"lr": 1.0, "epochs": 3}, "train.lr and train.epochs are")],
+    )
+    def test_other_methods_have_no_training(self, method: Any, table: Any, named: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(None, method | {"train": table})
+        assert str(caught.value).startswith(
+            f"{named} of a training, which only reverse-distillation has"
+        )
+
+    def test_an_empty_table_is_named_too(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"^train is of a training"):
+            load_settings(None, {"train": {}})
+
+    def test_all_errors_are_named_at_once(self, config: Path) -> None:
+        config.write_text(
+            f'method = "{DISTILLATION}"\nneighbors = 3\nbackbones = "x"\n[train]\nlr = "fast"\n'
+            "lrr = 1\nepochs = 0\n"
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(config, {"train": {"batch_size": True}, "score": "distance"})
+        for words in (
+            "train.lr: input should be a valid number, got 'fast'",
+            "train.lrr: no such field",
+            "train.epochs: ",
+            "train.batch_size: ",
+            "backbones: no such field (did you mean backbone?)",
+            "score cannot be chosen",
+            "neighbors is of a memory bank",
+        ):
+            assert words in str(caught.value)
 
 
 class TestSizes:

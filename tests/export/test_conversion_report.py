@@ -33,7 +33,7 @@ def converted(fitted: FittedModel, exported: Path) -> Converted:
     zeros = np.zeros((20, 2))
     pairs = Pairs((exported,) * 20, zeros, zeros, zeros[..., None], np.ones((20, 2)))
     form = Form(fitted.detector)
-    return Converted(form, form.external(), manifest, float32, pairs, gate)
+    return Converted(manifest, float32, pairs, gate, form, form.external())
 
 
 @pytest.mark.parametrize(

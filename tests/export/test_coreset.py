@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from patchline.export import coreset
+from patchline.export import coreset, nearest_center
 from patchline.export.coreset import coreset_size, greedy_coreset, random_projection
 from patchline.runtime.errors import ConfigurationError
 
@@ -256,7 +256,7 @@ def test_same_picks_whatever_the_rows(rows: Rows, data: st.DataObject) -> None:
 def test_small_update_steps_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.from_numpy(normal(3000, 6))
     expected = greedy_coreset(rows, 100)
-    monkeypatch.setattr(coreset, "_UPDATE_ROWS", 37)
+    monkeypatch.setattr(nearest_center, "_UPDATE_ROWS", 37)
     found = greedy_coreset(rows, 100)
     assert found.indices.tolist() == expected.indices.tolist()
     assert found.radius == expected.radius

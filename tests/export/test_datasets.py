@@ -11,6 +11,7 @@ from patchline.export.datasets import (
     digest_of,
     find_classes,
     good_pictures,
+    labelled_folder,
     labelled_pictures,
     select_classes,
 )
@@ -158,6 +159,15 @@ class TestLabelledPictures:
             ("broken", "001.jpg", truth / "001.png"),
         ]
         assert [item.is_defective for item in found] == [False, True, True, True]
+
+    def test_the_folder_of_a_class_that_has_them(
+        self, data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert labelled_folder(good_pictures(data, "lids")) is None
+        monkeypatch.chdir(data)
+        assert labelled_folder(good_pictures(Path(), "bottle")) == data.resolve() / "bottle"
+        shutil.rmtree(data / "bottle" / "test")
+        assert labelled_folder(good_pictures(data, "bottle")) is None
 
     def test_a_plain_folder_has_none(self, data: Path) -> None:
         assert labelled_pictures(data, "lids") == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from patchline.runtime.camera.test_pattern import draw_part
 from patchline.runtime.engine import open_engine
 from patchline.runtime.image_file import read_image
 from patchline.runtime.preprocess import preprocess
+from tests.programs import run_program
 
 from .drawn import CLASS_NAME, write_modes
 
@@ -26,7 +26,7 @@ from .drawn import CLASS_NAME, write_modes
 def run_camera(model: Path, source: object, *words: object) -> list[dict[str, Any]]:
     """The JSON lines of a run that went well."""
     line = ["--engine", model, "--source", source, "--headless", "--provider", "cpu", *words]
-    finished = subprocess.run(
+    finished = run_program(
         [sys.executable, "-m", "patchline.runtime.cli.run_camera", *map(str, line)],
         capture_output=True,
         text=True,

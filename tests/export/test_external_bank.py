@@ -31,7 +31,6 @@ from patchline.export.external_bank import (
 from patchline.export.external_files import graph_path
 from patchline.export.fit import FittedModel
 from patchline.export.neighbors import NearestNeighbors
-from patchline.export.onnx_graph import to_onnx
 from patchline.export.parity import verify_parity
 from patchline.export.precision import form, verify
 from patchline.export.scores import SCORES
@@ -58,6 +57,7 @@ from patchline.runtime.progress import SilentSteps
 
 from .conftest import ByScore
 from .drawn import QUICK, settings_with
+from .made_once import to_onnx_once
 
 K = QUICK.neighbors
 EXTERNAL = settings_with(bank="external")
@@ -83,7 +83,7 @@ def graphs(by_score: ByScore) -> Graphs:
     def make(score: str) -> onnx.ModelProto:
         detector = by_score(score)[0]
         inputs = graph_inputs(detector.head)
-        return to_onnx(ExternalDetector(detector), detector.embedder.size, inputs)
+        return to_onnx_once(ExternalDetector(detector), detector.embedder.size, inputs)
 
     return make
 
@@ -188,7 +188,11 @@ class TestNumbers:
         @settings(max_examples=12, deadline=None)
         def check(rows: int, seed: int) -> None:
             generator = torch.Generator().manual_seed(seed)
-            bank = middle + spread * torch.randn(rows, embeddings.shape[3], generator=generator)
+            # Far enough from one another that rounding never decides which nine are nearest.
+            order = torch.randperm(rows, generator=generator)
+            distances = 2 * 1.25 ** order.clamp(max=K + 3)
+            directions = torch.randn(rows, embeddings.shape[3], generator=generator)
+            bank = middle + spread * distances[:, None] * directions
             head = head_over(bank, detector, score)
             with torch.inference_mode():
                 expected = [output.numpy() for output in head(embeddings)]
@@ -207,7 +211,7 @@ class TestGraph:
         detector = by_score(score)[0]
         head = head_over(torch.rand(50, 384) * 7, detector, score)
         other = Detector(detector.embedder, head)
-        model = to_onnx(ExternalDetector(other), detector.embedder.size, graph_inputs(head))
+        model = to_onnx_once(ExternalDetector(other), detector.embedder.size, graph_inputs(head))
         assert model.SerializeToString() == graphs(score).SerializeToString()
 
     @pytest.mark.parametrize("score", sorted(SCORES))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from patchline.runtime.contract import DistanceStatistics, load_manifest, manife
 from patchline.runtime.engine import open_engine
 from patchline.runtime.errors import ConfigurationError, DataError, ImageReadError
 from patchline.runtime.progress import SilentSteps
+from tests.programs import run_program
 
 from .drawn import (
     CLASS_NAME,
@@ -127,7 +127,7 @@ class TestSpill:
         write_good(tmp_path / CLASS_NAME, 18, side_px=64)
         script = Path(__file__).with_name("peak_memory.py")
         # A fixed threshold: otherwise glibc keeps freed blocks, by rules of its own.
-        done = subprocess.run(
+        done = run_program(
             [sys.executable, str(script), str(tmp_path)],
             capture_output=True,
             text=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from patchline.export.cli import export_model
 from patchline.runtime.contract import Manifest, load_manifest
+from tests.programs import run_program
 
 pytestmark = [pytest.mark.shared_data, pytest.mark.slow]
 
@@ -21,11 +21,12 @@ LARGEST_LOSS = {"fp16": 0.001, "int8": 0.005}
 def export(shared: Path, name: str, out: Path, *more: object) -> tuple[Manifest, str]:
     words = ("--cls", name, "--data", shared / "data", "--backbone", "resnet18", "--out", out)
     rest = ("--weights", shared / WEIGHTS, "--device", "cpu", "--json", *more)
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, "-m", export_model.__name__, *map(str, (*words, *rest))],
         capture_output=True,
         text=True,
         check=False,
+        limit_s=1700,
     )
     assert done.returncode == 0, done.stderr
     return load_manifest(Path(json.loads(done.stdout)["model"]).with_suffix(".json")), done.stderr

@@ -15,6 +15,7 @@ from patchline.export.neighbors import NearestNeighbors, smallest_in_groups
 from patchline.export.pruned import (
     CORRELATION,
     PrunedNearestNeighbors,
+    deeper_plans,
     default_plan,
     with_pruned_search,
 )
@@ -201,6 +202,18 @@ class TestPlan:
     def test_default(self, dimension: int, k: int, leading: int, candidates: int) -> None:
         plan = default_plan(dimension, k)
         assert (plan.leading, plan.candidates) == (leading, candidates)
+
+    @pytest.mark.parametrize(
+        ("dimension", "k", "plans"),
+        [
+            (384, 9, [(126, 128), (190, 64)]),
+            (1024, 9, [(318, 128), (510, 64)]),
+            (8, 20, [(8, 280), (8, 140)]),
+        ],
+    )
+    def test_deeper(self, dimension: int, k: int, plans: list[tuple[int, int]]) -> None:
+        found = deeper_plans(dimension, k)
+        assert [(plan.leading, plan.candidates) for plan in found] == plans
 
     @pytest.mark.parametrize(
         ("leading", "candidates"), [(DIMENSION + 1, 32), (4, 8)], ids=["too wide", "below k"]

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from patchline.export import search
+from patchline.export import exporter, search
 from patchline.export.config import make_settings
 from patchline.export.exporter import export_model
 from patchline.export.features import read_frames
@@ -20,9 +20,10 @@ from patchline.export.fit import FittedModel
 from patchline.export.precision.form import Form
 from patchline.export.search import choose_search, compare_searches
 from patchline.export.state import load_state
-from patchline.runtime.contract import PrunedSearch, load_manifest, manifest_path
+from patchline.runtime.contract import Parity, PrunedSearch, load_manifest, manifest_path
 from patchline.runtime.engine import open_engine
-from patchline.runtime.errors import ConfigurationError
+from patchline.runtime.errors import ConfigurationError, ParityError
+from patchline.runtime.preprocess import Frame
 from patchline.runtime.progress import SilentSteps
 
 from .drawn import QUICK, settings_with
@@ -75,6 +76,22 @@ class TestChoice:
         chosen = choose_search(fitted, Form(fitted.detector), QUICK, SilentSteps())
         assert chosen.plan is None
         assert any("all nearest rows of" in problem for problem in chosen.problems)
+
+    def test_a_bank_in_which_it_misses_too_much_gets_a_deeper_plan(
+        self, fitted: FittedModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        use(monkeypatch, BLIND)
+        blind = BLIND.model_copy(update={"candidates": 10})
+        monkeypatch.setattr(search, "deeper_plans", lambda dimension, k: (blind, ALL, BLIND))
+        monkeypatch.setattr(search, "LEAST_ROWS", 1)
+        monkeypatch.setattr(search, "LEAST_ROWS_DEEPER", len(fitted.memory_bank))
+        chosen = choose_search(fitted, Form(fitted.detector), QUICK, SilentSteps())
+        assert chosen.plan is not None and chosen.plan.found is not None
+        assert (chosen.plan.leading, chosen.plan.candidates) == (ALL.leading, ALL.candidates)
+        assert chosen.problems == ()
+        monkeypatch.setattr(search, "LEAST_ROWS_DEEPER", len(fitted.memory_bank) + 1)
+        chosen = choose_search(fitted, Form(fitted.detector), QUICK, SilentSteps())
+        assert chosen.plan is None and chosen.problems
 
     def test_where_it_misses_too_much_it_is_refused_when_asked_for(
         self, fitted: FittedModel, monkeypatch: pytest.MonkeyPatch
@@ -170,6 +187,27 @@ class TestExported:
             found = engine.infer(frames)
         np.testing.assert_allclose(found.image_score, expected[0].numpy(), rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(found.anomaly_map, expected[1].numpy(), rtol=1e-2, atol=1e-3)
+
+    def test_a_pruned_file_that_fails_its_check_is_exported_exact_and_says_why(
+        self, fitted: FittedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        use(monkeypatch, ALL)
+        monkeypatch.setattr(search, "LEAST_ROWS", 1)
+        verify_file = exporter.verify_file
+
+        def pruned_fails(path: Path, form: Form, frames: Frame) -> Parity:
+            if form.search is not None:
+                raise ParityError("influence_map: differs by 0.025, at most 0.01 is accepted")
+            return verify_file(path, form, frames)
+
+        monkeypatch.setattr(exporter, "verify_file", pruned_fails)
+        path = export_model(fitted, QUICK, tmp_path, SilentSteps())
+        bank = load_manifest(manifest_path(path)).required_bank()
+        assert bank.search is None
+        assert len(bank.search_problems) == 1
+        assert "influence_map: differs by 0.025" in bank.search_problems[0]
+        with pytest.raises(ParityError):
+            export_model(fitted, settings_with(search="pruned"), tmp_path, SilentSteps())
 
     def test_why_it_is_not_pruned_is_in_the_manifest(
         self, fitted: FittedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from patchline.export.external_bank import ExternalDetector, bank_tensors, graph_inputs
 from patchline.export.fit import FittedModel
-from patchline.export.onnx_graph import to_onnx
 from patchline.export.precision.calibrate import find_ranges
 from patchline.export.precision.int8 import quantize_backbone
 from patchline.export.precision.layers import cut, layers
@@ -30,6 +29,7 @@ from patchline.runtime.errors import ConfigurationError, DataError, ModelError, 
 from patchline.runtime.preprocess import Frame
 
 from .drawn import CLASS_NAME
+from .made_once import to_onnx_once
 from .quantizable import LAYERS, WEIGHTS, frames_of, small_graph, small_ranges
 
 CASES = [{FRAMES: frames_of(1, seed)} for seed in range(4)]
@@ -119,7 +119,7 @@ def test_an_external_graph_is_judged_with_its_bank(
     fitted: FittedModel, drawn_data: Path, seven_frames: Frame
 ) -> None:
     detector, size = fitted.detector, fitted.detector.embedder.size
-    model = to_onnx(ExternalDetector(detector), size, graph_inputs(detector.head))
+    model = to_onnx_once(ExternalDetector(detector), size, graph_inputs(detector.head))
     ranges = find_ranges(
         model, sorted((drawn_data / CLASS_NAME / "train" / "good").iterdir()), size
     )

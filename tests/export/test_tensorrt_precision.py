@@ -136,14 +136,29 @@ def builds(
     return make
 
 
-@pytest.fixture(params=BACKBONES)
-def backbone(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(
+    params=[
+        ("resnet18", "embedded"),
+        ("resnet18", "external"),
+        ("wide_resnet50_2", "embedded"),
+        # What it adds, the wide backbone and the bank beside, is each in one of those above.
+        pytest.param(("wide_resnet50_2", "external"), marks=pytest.mark.slow),
+    ],
+    ids="-".join,
+)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    found: tuple[str, str] = request.param
+    return found
 
 
-@pytest.fixture(params=["embedded", "external"])
-def place(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture
+def backbone(case: tuple[str, str]) -> str:
+    return case[0]
+
+
+@pytest.fixture
+def place(case: tuple[str, str]) -> str:
+    return case[1]
 
 
 @pytest.fixture(params=[DYNAMIC, STATIC], ids=["dynamic", "static"])
@@ -215,6 +230,7 @@ class TestInt8:
         )
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_files_and_plans_shrink(builds: Builds, backbone: str) -> None:
     """INT8 keeps float32 weights in its file, and only the plan is smaller."""
     whole, half, int8 = (

@@ -28,7 +28,7 @@ from patchline.runtime.graph import (
     graph_of,
 )
 
-from .tiny_model import make_manifest
+from .tiny_model import make_manifest, make_trained_manifest
 
 Tensors = dict[str, np.ndarray]
 
@@ -270,6 +270,11 @@ class TestContents:
         with pytest.raises(ModelError, match="64 rows, expected a multiple of 32 and at least 70"):
             load_bank(path)
 
+    def test_the_manifest_of_a_model_without_a_bank(self, path: Path) -> None:
+        save_bank(make_bank().with_manifest(make_trained_manifest(score="patchcore")), path)
+        with pytest.raises(ManifestError, match="of the method reverse-distillation and has no me"):
+            load_bank(path)
+
     def test_another_score_has_no_neighbours_of_rows(self, path: Path) -> None:
         bank = make_bank()
         save_bank(bank.with_manifest(bank.manifest.model_copy(update={"score": "distance"})), path)
@@ -329,6 +334,10 @@ class TestGiven:
     def test_a_graph_without_a_bank(self) -> None:
         with pytest.raises(ConfigurationError, match=r"graph\.onnx holds no memory bank: give"):
             check_given(self.GRAPH, None, Path("graph.onnx"))
+
+    def test_a_bank_for_a_model_that_has_no_use_for_one(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"lamp\.onnx needs no memory bank, so --bank"):
+            check_given(make_trained_manifest(), Path("lamp.bank"), Path("lamp.onnx"))
 
     def test_a_bank_for_a_model_with_its_own(self) -> None:
         with pytest.raises(ConfigurationError, match=r"lamp\.onnx holds its own memory bank"):

@@ -27,6 +27,7 @@ from .fake_cuda import World, install
 from .fake_tensorrt import make_flavour, write_plan
 from .tiny_model import (
     make_manifest,
+    make_trained_manifest,
     write_manifest,
     write_tiny_bank,
     write_tiny_graph,
@@ -120,6 +121,12 @@ class TestOnnx:
         assert document["frames"] == {"source": "pictures", "count": 5, "seed": None}
         printed = call("--engine", tiny_model, "--images", pictures, *QUICK).stdout
         assert "5 pictures of pictures" in printed
+
+    def test_a_model_without_a_bank(self, tmp_path: Path, call: Call) -> None:
+        model = write_tiny_model(tmp_path, make_trained_manifest())
+        document = call("--engine", model, *QUICK, "--json").document
+        assert document["engine"]["bank_rows"] is None
+        assert "32 x 32 px, no memory bank" in call("--engine", model, *QUICK).stdout
 
     def test_a_graph_with_its_bank(self, tmp_path: Path, call: Call) -> None:
         graph, bank = write_tiny_graph(tmp_path), write_tiny_bank(tmp_path / "cap.bank")

@@ -22,7 +22,7 @@ from patchline.runtime.contract import (
 )
 from patchline.runtime.errors import ManifestError, WriteError
 
-from .tiny_model import make_manifest
+from .tiny_model import make_manifest, make_trained_manifest
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 scores = st.lists(finite, min_size=1, max_size=5).map(tuple)
@@ -98,7 +98,9 @@ LATER = {
     ("memory_bank", "precision"),
     ("memory_bank", "search"),
     ("memory_bank", "search_problems"),
+    ("memory_bank", "coreset"),
     ("conversion",),
+    ("distillation",),
 }
 """Fields that manifests of the first version may lack."""
 
@@ -137,6 +139,42 @@ def test_a_missing_field_is_named(path: tuple[str, ...]) -> None:
 def test_a_wrong_or_unknown_field_is_named(path: tuple[str, ...], value: Any) -> None:
     with pytest.raises(ManifestError, match=rf"x.json is not a valid manifest: {'.'.join(path)}"):
         parse_manifest(changed(path, value=value), "x.json")
+
+
+def test_a_trained_model_has_no_bank_and_survives_its_file(tmp_path: Path) -> None:
+    trained = make_trained_manifest()
+    trained.save(tmp_path / "lamp.json")
+    document = json.loads((tmp_path / "lamp.json").read_text())
+    assert document["memory_bank"] is document["distance_statistics"] is None
+    assert document["distillation"]["noise"]["bank_rows"] == [40, 10, 3]
+    assert load_manifest(tmp_path / "lamp.json") == trained
+
+
+BANK_PARTS = ["memory_bank", "distance_statistics"]
+
+
+@pytest.mark.parametrize("name", BANK_PARTS)
+def test_a_model_has_a_whole_bank_or_was_trained(name: str) -> None:
+    with pytest.raises(ManifestError, match=rf"x.json is not .*: {name}: expected a section"):
+        parse_manifest(changed((name,), value=None), "x.json")
+    document = json.loads(make_trained_manifest().to_json()) | {name: DOCUMENT[name]}
+    with pytest.raises(ManifestError, match=rf": {name}: expected null beside distillation$"):
+        parse_manifest(json.dumps(document), "x.json")
+
+
+def test_what_is_missing_of_a_bank_is_named_together() -> None:
+    document = DOCUMENT | dict.fromkeys(BANK_PARTS)
+    with pytest.raises(ManifestError, match=r"memory_bank: expected .*; distance_statistics: exp"):
+        parse_manifest(json.dumps(document), "x.json")
+
+
+def test_a_bank_is_asked_for_where_it_is_needed() -> None:
+    manifest, trained = make_manifest(), make_trained_manifest()
+    assert manifest.required_bank() is manifest.memory_bank
+    assert manifest.required_statistics() is manifest.distance_statistics
+    for ask in (trained.required_bank, trained.required_statistics):
+        with pytest.raises(ManifestError, match=r"lamp is of the method reverse-dist.* no memory"):
+            ask()
 
 
 def test_all_wrong_fields_are_named_at_once() -> None:

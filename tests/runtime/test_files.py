@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,14 @@ import pytest
 
 from patchline.runtime import files
 from patchline.runtime.errors import WriteError
-from patchline.runtime.files import sha256_of_file, staged_files, write_atomically
+from patchline.runtime.files import (
+    clear_stages,
+    named_stages,
+    sha256_of_file,
+    staged_files,
+    write_atomically,
+)
+from tests.programs import run_program
 
 
 def names(folder: Path) -> list[str]:
@@ -36,6 +42,19 @@ def test_staged_files_appear_together_and_replace_their_namesakes(tmp_path: Path
     write_atomically(folder / "a", b"3")
     assert names(folder) == ["a", "b"]
     assert (folder / "a").read_text() == "3"
+
+
+def test_a_stage_that_was_left_is_known_by_its_name(tmp_path: Path) -> None:
+    left = []
+    for name in ("lid", "lid-small", "lid"):
+        with named_stages(name), staged_files(tmp_path) as stage:
+            left.append(stage)
+    for stage in left:
+        stage.mkdir()
+        (stage / "half").touch()
+    clear_stages(tmp_path, "lid")
+    assert names(tmp_path) == [left[1].name]
+    clear_stages(tmp_path / "nowhere", "lid")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, MemoryError])
@@ -110,7 +129,7 @@ except WriteError as error:
 def test_a_real_limit_of_the_system_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "lamp.onnx"
     path.write_text("old")
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True
     )
     assert "larger than this system allows" in done.stdout

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.programs import run_program
 
 EVERYTHING = """
 import importlib, pkgutil, sys
@@ -29,7 +30,7 @@ print(len([n for n in sys.modules if n.startswith("patchline.runtime.")]) > 20)
 
 
 def test_the_runtime_loads_neither_torch_nor_timm_nor_onnx(tiny_model: Path) -> None:
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, "-c", EVERYTHING, tiny_model], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["[]", "[]", "True"]
@@ -42,5 +43,5 @@ def test_importing_the_library_touches_neither_logging_nor_the_environment() -> 
         "import patchline.runtime.line.inspection, patchline.runtime.camera.open; "
         "print(logging.getLogger().handlers, set(os.environ) - set(before))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_program([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] set()"

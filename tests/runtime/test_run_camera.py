@@ -17,6 +17,7 @@ import cv2
 import pytest
 
 from patchline.runtime.cli.signals import stop_on_signals
+from tests.programs import run_program
 
 from .mjpeg_server import CameraServer, Mode
 from .tiny_model import write_tiny_bank, write_tiny_graph
@@ -283,7 +284,7 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
         "import sys, patchline.runtime.cli.run_camera; "
         "print([n for n in ('cv2', 'numpy', 'onnxruntime', 'pydantic') if n in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = run_program([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 

@@ -80,6 +80,24 @@ def make_manifest(**changes: Any) -> Manifest:
     return Manifest(**(document | changes))
 
 
+def make_trained_manifest(**changes: Any) -> Manifest:
+    """The same of a model that was distilled, and has no memory bank."""
+    distillation = {
+        "epochs": 3,
+        "batch_size": 4,
+        "lr": 0.0025,
+        "seed": 0,
+        "width_per_group": 64,
+        "loss": 0.5,
+        "grids": ((8, 8), (4, 4), (2, 2)),
+        "noise": {"smallest": 0.01, "largest": 0.3, "warmup_epochs": 1, "bank_rows": (40, 10, 3)},
+        "weights_sha256": "4" * 64,
+    }
+    method = {"method": "reverse-distillation", "score": "cosine", "distillation": distillation}
+    none = {"memory_bank": None, "distance_statistics": None}
+    return make_manifest(**{**method, **none, **changes})
+
+
 def write_tiny_model(
     folder: Path, inside: Manifest | None = None, beside: Manifest | None = None
 ) -> Path:

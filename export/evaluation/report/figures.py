@@ -9,7 +9,7 @@ import numpy as np
 
 from patchline.export.evaluation.mean import mean_metrics
 from patchline.export.evaluation.result import Evaluation, Metrics
-from patchline.runtime.contract import Manifest, Threshold
+from patchline.runtime.contract import Distillation, Manifest, Threshold
 
 NONE = "\N{EN DASH}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -138,13 +138,12 @@ def kind_rows(evaluation: Evaluation) -> tuple[KindRow, ...]:
 
 def model_facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     """Pairs of name and value: what the model is and how its threshold was found."""
-    bank, training, size = manifest.memory_bank, manifest.training_set, manifest.model_size
+    training, size = manifest.training_set, manifest.model_size
     skipped = training.skipped_unreadable
     return (
         ("Backbone", f"{manifest.backbone.name}, {' + '.join(manifest.backbone.layers)}"),
         ("Frames", f"{size.height} {_TIMES} {size.width} px (height {_TIMES} width)"),
-        ("Memory bank", f"{bank.rows:,} rows {_TIMES} {bank.dimension:,}"),
-        ("Score", f"{manifest.score}, k = {bank.neighbors} ({manifest.method})"),
+        *_method_facts(manifest),
         ("Precision", manifest.precision),
         (
             "Training pictures",
@@ -152,6 +151,25 @@ def model_facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
         ),
         *_threshold_facts(manifest.threshold),
     )
+
+
+def _method_facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """What was learnt of good pictures, and what is made a score of it."""
+    bank, training = manifest.memory_bank, manifest.distillation
+    facts, k = [], ""
+    if bank is not None:
+        facts.append(("Memory bank", f"{bank.rows:,} rows {_TIMES} {bank.dimension:,}"))
+        k = f", k = {bank.neighbors}"
+    if training is not None:
+        facts.append(("Student", _student(training)))
+    return [*facts, ("Score", f"{manifest.score}{k} ({manifest.method})")]
+
+
+def _student(training: Distillation) -> str:
+    """How a student was trained, in a line."""
+    noise = f", noise up to {training.noise.largest:g}" if training.noise else ""
+    epochs = f"{training.epochs:,} epoch{'s' if training.epochs > 1 else ''}"
+    return f"{epochs}{noise}, loss {training.loss:.3g}"
 
 
 def _threshold_facts(threshold: Threshold) -> list[tuple[str, str]]:

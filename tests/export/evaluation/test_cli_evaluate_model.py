@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import shutil
-import subprocess
 import sys
 import types
 from dataclasses import fields
@@ -19,6 +18,7 @@ from patchline.export.cli import evaluate_model as command
 from patchline.export.evaluation.result import Evaluation, Metrics
 from patchline.runtime.contract import manifest_path
 from tests.commands import Call, Caller
+from tests.programs import run_program
 from tests.runtime.tiny_model import SIZE, make_manifest, write_tiny_model
 
 from .lamp import box, write, write_lamps
@@ -304,7 +304,7 @@ def test_help_names_every_option_and_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'onnx', 'onnxruntime', 'cv2', 'scipy', 'sklearn', 'matplotlib'}\n"
         "assert not (heavy | {'numpy'}) & sys.modules.keys()\n"
     )
-    finished = subprocess.run(
+    finished = run_program(
         [sys.executable, "-c", code, "--help"],
         capture_output=True,
         text=True,

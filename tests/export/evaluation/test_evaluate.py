@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from patchline.export.evaluation.evaluate import evaluate_class, thinned
+from patchline.calibration.judge import judge_each
+from patchline.export.evaluation.evaluate import evaluate_class, evaluate_test_set, thinned
 from patchline.export.evaluation.result import Curve, Evaluation, Metrics
+from patchline.export.evaluation.test_set import load_test_set
 from patchline.runtime.contract import ModelSize
 from patchline.runtime.errors import (
     ClassNotFoundError,
@@ -24,6 +26,7 @@ from patchline.runtime.errors import (
 )
 from patchline.runtime.image_file import read_image
 from patchline.runtime.preprocess import preprocess
+from tests.programs import run_program
 from tests.runtime.tiny_model import SIZE, write_tiny_model
 
 from .lamp import BrightnessEngine, box, noise, write, write_lamps
@@ -103,6 +106,27 @@ class TestFigures:
         write(lamps / "ground_truth" / "bright" / "001_mask.png", box((40, 90)))
         engine = BrightnessEngine(model_size={"height": 24, "width": 48})
         assert given(evaluate_class(engine, tmp_path).metrics) == {*IMAGE, *PIXEL}
+
+
+class TestAnyModel:
+    def test_what_is_no_engine_gets_the_same_findings(self, tmp_path: Path) -> None:
+        folder, engine = write_lamps(tmp_path), BrightnessEngine()
+        test_set = load_test_set(tmp_path, folder.name, engine.manifest.model_size)
+        judge = functools.partial(judge_each, engine.infer, engine.manifest.model_size)
+        seen: list[int] = []
+        found = evaluate_test_set(judge, test_set, fpr_limit=0.1, advance=seen.append)
+        expected = evaluate_class(engine, tmp_path, fpr_limit=0.1)
+        assert seen == [1, 2, 3, 4, 5, 6, 7]
+        assert given(found.metrics) == {*IMAGE, *PIXEL}
+        assert (found.metrics, found.pictures) == (expected.metrics, expected.pictures)
+        assert (found.fpr_limit, found.problems, found.notes) == (0.1, (), ())
+        # Once read, a test set serves again.
+        assert evaluate_test_set(judge, test_set, fpr_limit=0.1).metrics == found.metrics
+
+    def test_a_limit_out_of_range_is_refused_before_anything_runs(self, tmp_path: Path) -> None:
+        test_set = load_test_set(tmp_path, write_lamps(tmp_path).name, ModelSize(height=9, width=9))
+        with pytest.raises(ConfigurationError, match="fpr_limit is 2"):
+            evaluate_test_set(lambda paths: pytest.fail("it ran"), test_set, fpr_limit=2)
 
 
 class TestUndefined:
@@ -224,7 +248,7 @@ def test_a_device_without_torch_evaluates(tmp_path: Path) -> None:
         "with open_engine(model, provider='cpu') as engine:\n"
         "    print(evaluate_class(engine, data).metrics.image_auroc)\n"
     )
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, "-c", code, str(write_tiny_model(tmp_path)), str(tmp_path)],
         capture_output=True,
         text=True,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.programs import run_program
 from tests.runtime.tiny_model import make_manifest
 
 from . import peak_memory
@@ -17,7 +17,7 @@ from . import peak_memory
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(("good", "defective"), [(60, 240), (0, 300)])
 def test_300_pictures_stay_below_1_gib(tmp_path: Path, good: int, defective: int) -> None:
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, peak_memory.__file__, str(tmp_path), str(good), str(defective)],
         input=make_manifest(model_size={"height": 256, "width": 256}).to_json(),
         capture_output=True,

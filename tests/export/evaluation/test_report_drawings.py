@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
@@ -23,6 +22,7 @@ from patchline.export.evaluation.report.charts import (
     score_edges,
 )
 from patchline.export.evaluation.result import Curve
+from tests.programs import run_program
 
 from .evaluations import CURVE
 
@@ -140,7 +140,7 @@ def test_pyplot_is_not_loaded() -> None:
         "draw_histogram([1.0], [2.0], 1.5, name='a')\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_program([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 

@@ -21,7 +21,7 @@ from patchline.runtime.engine.base import Wait
 from patchline.runtime.errors import ConfigurationError
 
 from ..fakes import FakeClock
-from ..tiny_model import make_manifest
+from ..tiny_model import make_manifest, make_trained_manifest
 from .stand_ins import FACTS, TimedEngine
 
 POOL = drawn_frames(ModelSize(height=32, width=32))
@@ -167,3 +167,9 @@ class TestDifferences:
     def test_what_makes_times_unequal_is_said(self, changes: dict[str, Any], words: str) -> None:
         (found,) = differences(make_manifest(), make_manifest(**changes))
         assert words in found
+
+    def test_a_bank_in_one_of_them_is_said(self) -> None:
+        trained = make_trained_manifest()
+        (found,) = differences(make_manifest(), trained)
+        assert found.startswith("only one of the models has a memory bank: their methods are bri")
+        assert differences(trained, trained) == []

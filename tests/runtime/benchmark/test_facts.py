@@ -11,7 +11,7 @@ from patchline.runtime.benchmark.subject import mode_document, model_document
 from patchline.runtime.engine.base import EngineFacts, Wait
 from patchline.runtime.engine.onnxruntime import OnnxRuntimeEngine
 
-from ..tiny_model import make_manifest
+from ..tiny_model import make_manifest, make_trained_manifest
 
 
 @pytest.mark.parametrize(("threads", "wait"), [(None, Wait.SPIN), (1, Wait.NONE), (2, Wait.SPIN)])
@@ -43,6 +43,12 @@ def test_the_search_is_named(search: dict[str, int] | None, expected: str) -> No
     bank = make_manifest().memory_bank.model_dump() | {"search": search}
     found = model_document(make_manifest(memory_bank=bank))
     assert found["search"] == expected and found["bank_rows"] == 1
+
+
+def test_a_model_without_a_bank_says_so() -> None:
+    found = model_document(make_trained_manifest())
+    assert found["method"] == "reverse-distillation"
+    assert (found["bank_rows"], found["dimension"], found["search"]) == (None, None, None)
 
 
 def test_through_cuda(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 from datetime import datetime, timedelta
 
@@ -26,6 +25,7 @@ from patchline.runtime.dashboard.address import (
 from patchline.runtime.dashboard.live import LiveView
 from patchline.runtime.dashboard.server import Dashboard
 from patchline.runtime.errors import ConfigurationError, MissingExtraError
+from tests.programs import run_program
 
 from ..fakes import NOON, FakeClock
 from .conftest import TOKEN
@@ -151,7 +151,7 @@ def test_nothing_of_the_extra_is_loaded_before_it_is_asked_for() -> None:
         "    importlib.import_module(module.name)\n"
         "print([n for n in ('starlette', 'uvicorn', 'websockets', 'h11') if n in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_program([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -24,6 +24,7 @@ from patchline.runtime.errors import ConfigurationError, MissingExtraError, Writ
 from patchline.runtime.outputs.mqtt import MqttOutput
 from patchline.runtime.outputs.mqtt_address import parse_mqtt
 from patchline.runtime.outputs.outbox import Outbox
+from tests.programs import run_program
 
 from ..fakes import FakeClock
 from .broker import Broker, FakeBroker, Subscriber, Wire, free_port, needs_mosquitto
@@ -267,7 +268,7 @@ def test_a_wrong_password_is_told_once_without_it(tmp_path: Path, make: Make, to
     tool = "mosquitto_passwd"
     password_file = tmp_path / "passwords"
     try:
-        subprocess.run([tool, "-b", "-c", password_file, "anna", "right"], check=True)
+        run_program([tool, "-b", "-c", password_file, "anna", "right"], check=True)
     except FileNotFoundError:
         pytest.skip("mosquitto_passwd is not installed")
     broker = Broker(tmp_path / "broker", password_file=password_file)

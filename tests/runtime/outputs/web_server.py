@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.programs import run_program
 
 
 @dataclass
@@ -43,7 +44,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext"
     command = ["openssl", *request.split(), "subjectAltName=IP:127.0.0.1"]
     try:
-        subprocess.run(
+        run_program(
             [*command, "-keyout", key, "-out", certificate], check=True, capture_output=True
         )
     except FileNotFoundError:

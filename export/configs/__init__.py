@@ -1,0 +1,1 @@
+"""Settings under a name: files for ``export-model --config`` (issue 8)."""

@@ -1,0 +1,1 @@
+"""Reverse distillation (Deng & Li, CVPR 2022): the second method."""

@@ -1,0 +1,1 @@
+"""Many classes in one call of ``export-model``, one after another or on a Ray cluster (issue 9)."""

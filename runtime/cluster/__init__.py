@@ -1,0 +1,1 @@
+"""A Ray cluster: how it is found, and what each of its nodes must have (issue 9)."""

@@ -1,0 +1,1 @@
+"""The sections of the manifest; :mod:`patchline.runtime.contract` gathers them."""
