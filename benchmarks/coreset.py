@@ -116,9 +116,6 @@ def _projections(data: Path, cls: str, backbone: str, weights: str) -> Tensor:
         embedder,
         batch_size=8,
         seed=SEED,
-        spill=None,
-        on_unreadable=None,
-        advance=lambda done: None,
     )
     # Made in inference mode; the benchmark works on an ordinary tensor.
     return features.projections.clone()

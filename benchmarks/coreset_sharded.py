@@ -107,9 +107,6 @@ def _embed(data: Path, cls: str, embedder: PatchEmbedder) -> _Material:
         embedder,
         batch_size=8,
         seed=SEED,
-        spill=None,
-        on_unreadable=None,
-        advance=lambda done: None,
     )
     return _Material(
         features,

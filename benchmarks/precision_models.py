@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from patchline.calibration.threshold import normal_scores, threshold_of_fit
-from patchline.export.cli.conversion_report import conversion_warnings
 from patchline.export.config import FitSettings, make_settings
 from patchline.export.cross_fit import HeadSettings, cross_fit
 from patchline.export.datasets import GoodPictures
@@ -19,6 +18,7 @@ from patchline.export.describe import describe
 from patchline.export.exporter import export_model
 from patchline.export.features import extract_features
 from patchline.export.fit import FittedModel, fit
+from patchline.export.making.conversion_report import conversion_warnings
 from patchline.export.precision.again import fitted_again, plan_job
 from patchline.export.precision.convert import convert
 from patchline.export.precision.converted import Converted
@@ -93,7 +93,6 @@ def direct_threshold(models: Models, steps: Steps) -> Threshold:
             batch_size=settings.batch_size,
             seed=settings.seed,
             spill=fitted.memory.spill,
-            on_unreadable=None,
             advance=advance,
         )
     try:

@@ -16,14 +16,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from patchline.export.cli.export_options import Output
 from patchline.export.config import make_settings
 from patchline.export.datasets import GoodPictures
-from patchline.export.fleet.locks import class_lock
 from patchline.export.fleet.needs import Needs
 from patchline.export.fleet.on_ray import RayFleet
 from patchline.export.fleet.orders import Order
 from patchline.export.fleet.ray_task import Done, Task, tell_start
+from patchline.export.making.locks import class_lock
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job
 from patchline.runtime.archive.listing import ListedPicture
 from patchline.runtime.archive.on_ray import RayParts, Share

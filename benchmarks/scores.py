@@ -112,9 +112,6 @@ def _compare(
         embedder,
         batch_size=8,
         seed=seed,
-        spill=None,
-        on_unreadable=None,
-        advance=lambda done: None,
     )
     settings = HeadSettings(
         grid=embedder.grid,

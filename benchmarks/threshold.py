@@ -116,9 +116,6 @@ def _embed(data: Path, name: str, labelled: list[TestPicture], embedder: PatchEm
         embedder,
         batch_size=8,
         seed=SEED,
-        spill=None,
-        on_unreadable=None,
-        advance=lambda done: None,
     )
     kinds = np.array(["training"] * len(training) + [str(p.is_defective) for p in labelled])
     return _Class(name, features, kinds == "training", kinds == "False", kinds == "True")

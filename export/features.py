@@ -74,9 +74,9 @@ def extract_features(
     *,
     batch_size: int,
     seed: int,
-    spill: Path | None,
-    on_unreadable: OnUnreadable | None,
-    advance: Advance,
+    spill: Path | None = None,
+    on_unreadable: OnUnreadable | None = None,
+    advance: Advance = lambda done: None,
     inherited: Tensor | None = None,
     holds_projections: bool = True,
 ) -> TrainingFeatures:

@@ -93,6 +93,17 @@ def wrong_imports(source: str, module: str) -> set[str]:
     return found
 
 
+COMMANDS_OF_EXPORT = ("patchline.export.cli", "patchline.export.demo")
+"""What stands on all other folders of export: they never import it."""
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[1] == "export"])
+def test_no_part_of_export_imports_its_commands(module: str) -> None:
+    if not module.startswith(COMMANDS_OF_EXPORT):
+        names = imported_names(MODULES[module].read_text(encoding="utf-8"), module)
+        assert not [name for name in names if name.startswith(COMMANDS_OF_EXPORT)]
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module: str) -> None:
     assert wrong_imports(MODULES[module].read_text(encoding="utf-8"), module) == set()

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchline.export.cli.export_options import Output
 from patchline.export.cli.export_report import print_export
-from patchline.export.cli.shared_graphs import check_conversions
-from patchline.export.cli.timed_steps import TimedSteps
 from patchline.export.cli.tracking_options import open_tracker
-from patchline.export.cli.training_checks import check_state
 from patchline.export.config import make_settings
 from patchline.export.config_train import DISTILLATION
 from patchline.export.datasets import GoodPictures
 from patchline.export.exporter import check_target
 from patchline.export.external_files import graph_path
-from patchline.export.fleet.locks import class_lock
 from patchline.export.fleet.recorded import Report, make_recorded
+from patchline.export.making.locks import class_lock
+from patchline.export.making.output import Output
+from patchline.export.making.shared_graphs import check_conversions
+from patchline.export.making.timed_steps import TimedSteps
+from patchline.export.making.training_checks import check_state
 from patchline.export.precision.again import Job, plan_job
 from patchline.export.state import TrainingState
 from patchline.runtime.cli.command import stderr_console

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from patchline.export.cli import export_classes
-from patchline.export.cli.export_options import Output, RayOptions
+from patchline.export.cli.export_options import RayOptions
 from patchline.export.cli.export_report import print_export
-from patchline.export.cli.shared_graphs import check_conversions
-from patchline.export.cli.training_checks import check_resumed
 from patchline.export.config import make_settings
 from patchline.export.datasets import ALL, GoodPictures, find_classes, good_pictures, select_classes
 from patchline.export.exporter import check_target
@@ -26,6 +24,9 @@ from patchline.export.fleet.portable import device_on_ray, portable_output
 from patchline.export.fleet.record import check_names
 from patchline.export.fleet.recorded import Report, manifest_of
 from patchline.export.fleet.summary import print_failure, print_summary
+from patchline.export.making.output import Output
+from patchline.export.making.shared_graphs import check_conversions
+from patchline.export.making.training_checks import check_resumed
 from patchline.export.precision.again import Job
 from patchline.runtime.bank import BANK_SUFFIX
 from patchline.runtime.cli.command import print_error, stderr_console

@@ -8,13 +8,11 @@ from typing import Annotated
 
 import typer
 
-from patchline.export.cli.conversion_options import int8_options
 from patchline.export.cli.export_options import (
     CalibrationMethod,
     CoresetName,
     Device,
     Method,
-    Output,
     Place,
     PrecisionName,
     SearchName,
@@ -33,6 +31,8 @@ from patchline.export.cli.serving_options import (
     serving_of,
 )
 from patchline.export.cli.tracking_options import TrackerName, track_settings
+from patchline.export.making.conversion_options import int8_options
+from patchline.export.making.output import Output
 from patchline.runtime.camera.native_logs import silence_native_logs
 from patchline.runtime.cli.command import EXIT_ERROR, print_warning, run_command
 from patchline.runtime.errors import MissingExtraError
@@ -316,7 +316,7 @@ def export_model(
     cluster = ray_options(ray, ray_cpus, ray_gpus)
     if extend is not None:
         from patchline.export.cli.extend_class import check_extend, extend_class
-        from patchline.export.cli.training_checks import check_extended
+        from patchline.export.making.training_checks import check_extended
 
         if data is not None:
             print_warning(f"--data {data} is not read: --extend takes its pictures from {extend}")
@@ -352,7 +352,7 @@ def export_model(
     selected = select_classes(data or Path("data"), names)
     check_writable(out)
     from patchline.export.cli.export_classes import export_classes, plan_jobs
-    from patchline.export.cli.training_checks import check_resumed
+    from patchline.export.making.training_checks import check_resumed
 
     jobs = plan_jobs(selected, fields, config, state, out)
     places = {job.pictures.class_name: job.settings.bank for job in jobs}

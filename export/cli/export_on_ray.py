@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchline.export.cli.export_classes import announce
-from patchline.export.cli.export_options import Output, RayOptions
+from patchline.export.cli.export_options import RayOptions
 from patchline.export.cli.export_report import print_export
 from patchline.export.fleet.needs import misfit, needs_of
 from patchline.export.fleet.on_ray import RayFleet
@@ -21,6 +21,7 @@ from patchline.export.fleet.portable import (
 from patchline.export.fleet.progress import FleetProgress
 from patchline.export.fleet.ray_task import Task
 from patchline.export.fleet.recorded import light
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job
 from patchline.runtime.cli.command import print_warning, stderr_console
 from patchline.runtime.cluster.connect import Node, connected

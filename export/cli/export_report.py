@@ -39,7 +39,7 @@ def print_export(
         converted: what is known of a model in another precision than float32.
         result: what the call did for it, for the line of JSON.
     """
-    from patchline.export.cli.conversion_report import conversion_rows, time_row
+    from patchline.export.making.conversion_report import conversion_rows, time_row
     from patchline.runtime.bank import load_bank
     from patchline.runtime.contract import load_manifest, manifest_path
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from patchline.export.cli.export_classes import export_class
-from patchline.export.cli.export_options import Output
-from patchline.export.cli.shared_graphs import check_conversions
 from patchline.export.exporter import check_target
 from patchline.export.extend import (
     deployed_manifest,
@@ -17,6 +15,8 @@ from patchline.export.extend import (
     pictures_to_add,
     settings_of,
 )
+from patchline.export.making.output import Output
+from patchline.export.making.shared_graphs import check_conversions
 from patchline.export.precision.again import Job
 from patchline.export.state import TrainingState
 from patchline.runtime.cli.command import print_warning

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchline.calibration.judge import judge_pictures
-from patchline.export.cli.make_class import Made
-from patchline.export.cli.timed_steps import TimedSteps
 from patchline.export.datasets import GoodPictures, labelled_folder, labelled_pictures
 from patchline.export.evaluation.evaluate import evaluate_class
 from patchline.export.evaluation.report import choice
 from patchline.export.evaluation.result import Evaluation, Metrics, ScoredPicture
+from patchline.export.making.make_class import Made
+from patchline.export.making.timed_steps import TimedSteps
 from patchline.export.precision.again import Job
 from patchline.export.tracking.base import Tracker
 from patchline.export.tracking.examples import fixed_heat_maps, heat_maps

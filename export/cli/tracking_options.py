@@ -11,7 +11,7 @@ from patchline.runtime.errors import ConfigurationError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from patchline.export.cli.export_options import Output
+    from patchline.export.making.output import Output
     from patchline.export.precision.again import Job
     from patchline.export.tracking.base import Tracker
     from patchline.export.tracking.settings import TrackSettings

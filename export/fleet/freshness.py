@@ -11,7 +11,6 @@ from typing import Any
 
 import safetensors
 
-from patchline.export.cli.export_options import Output
 from patchline.export.fleet.made_from import (
     RATE,
     digests_of,
@@ -22,6 +21,7 @@ from patchline.export.fleet.made_from import (
 )
 from patchline.export.fleet.record import JobRecord, load_record
 from patchline.export.fleet.recorded import manifest_of
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job
 from patchline.runtime.bank import BANK_SUFFIX
 from patchline.runtime.contract import Manifest, manifest_path

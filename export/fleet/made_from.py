@@ -11,12 +11,12 @@ from typing import Any
 
 import safetensors
 
-from patchline.export.cli.export_options import Output
 from patchline.export.config import FitSettings
 from patchline.export.config_problems import OF_A_BANK
 from patchline.export.config_train import DISTILLATION
 from patchline.export.datasets import picture_digests
 from patchline.export.fleet.record import JobRecord, load_record
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job
 from patchline.export.state import TrainingState, state_path
 from patchline.export.weights import RANDOM

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patchline.export.cli.export_options import Output
 from patchline.export.external_files import graph_path
-from patchline.export.fleet.locks import class_lock
 from patchline.export.fleet.needs import Needs
 from patchline.export.fleet.ray_task import Done, Task
+from patchline.export.making.locks import class_lock
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job
 from patchline.runtime.files import write_errors
 

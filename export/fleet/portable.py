@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from patchline.export.cli.export_options import Output
 from patchline.export.datasets import GoodPictures
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job
 from patchline.export.weights import RANDOM
 from patchline.runtime.errors import ConfigurationError

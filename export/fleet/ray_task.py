@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patchline.export.cli.export_options import Output
 from patchline.export.coreset_sharded import RunShards
 from patchline.export.fleet.outcome import sentence_of
 from patchline.export.fleet.recorded import Report, light, make_recorded
 from patchline.export.fleet.shards import ShardsOnRay
 from patchline.export.fleet.threads import use_threads
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job
 from patchline.runtime.errors import PatchlineError
 
@@ -65,7 +65,7 @@ def run_class(task: Task) -> Done:
     Args:
         task: what to do.
     """
-    from patchline.export.cli.timed_steps import TimedSteps
+    from patchline.export.making.timed_steps import TimedSteps
     from patchline.export.tracking.base import NoTracker
     from patchline.runtime.cli.command import warnings_told
     from patchline.runtime.progress import SilentSteps

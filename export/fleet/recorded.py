@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchline.export.cli.export_options import Output
-from patchline.export.cli.make_class import Made, make_class
-from patchline.export.cli.timed_steps import TimedSteps
 from patchline.export.coreset_sharded import RunShards
 from patchline.export.fleet.made_from import file_digests, made_from
 from patchline.export.fleet.record import save_record
+from patchline.export.making.make_class import Made, make_class
+from patchline.export.making.output import Output
+from patchline.export.making.timed_steps import TimedSteps
 from patchline.export.precision.again import Job
 from patchline.export.precision.converted import Judged
 from patchline.export.state import TrainingState, state_path
@@ -65,7 +65,7 @@ def make_recorded(
     """Make one class, and write beside it what it was made from.
 
     Who calls holds the lock of the class. The arguments and errors are those of
-    :func:`patchline.export.cli.make_class.make_class`.
+    :func:`patchline.export.making.make_class.make_class`.
     """
     started = time.monotonic()
     with named_stages(job.pictures.class_name):  # the next one knows what a killed fit left

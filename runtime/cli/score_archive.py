@@ -131,7 +131,7 @@ def score_archive(
     from patchline.runtime.camera.native_logs import silence_native_logs
 
     silence_native_logs()
-    cluster = _cluster(ray, ray_workers, ray_cpus, ray_gpus, _needs_gpu(model, provider))
+    cluster = _cluster(ray, ray_workers, ray_cpus, ray_gpus, _gpu_needs(model, provider))
     threads = threads or (cluster.cpus if cluster and _is_onnx(model) else None)
     engine = EngineOptions(
         path=model.absolute(),
@@ -161,14 +161,14 @@ def _cluster(
     workers: int | None,
     cpus: int | None,
     gpus: float | None,
-    needing_gpu: str | None,
+    gpu_needs: tuple[str | None, str | None],
 ) -> _Cluster | None:
     """Raises: ConfigurationError: an option that would do nothing without a cluster, or cannot."""
     from patchline.runtime.cluster.shares import gpus_of_engine
     from patchline.runtime.errors import ConfigurationError
 
     if address is not None:
-        return _Cluster(address, workers, cpus or 1, gpus_of_engine(gpus, needing_gpu))
+        return _Cluster(address, workers, cpus or 1, gpus_of_engine(gpus, *gpu_needs))
     options = {"--ray-workers": workers, "--ray-cpus": cpus, "--ray-gpus": gpus}
     given = ", ".join(name for name, value in options.items() if value is not None)
     if given:
@@ -242,11 +242,12 @@ def _scoring(
         yield RayParts(joined, share), min(share.room(joined), len(work.missing))
 
 
-def _needs_gpu(model: Path, provider: Provider) -> str | None:
-    """What cannot be without a GPU, if anything."""
+def _gpu_needs(model: Path, provider: Provider) -> tuple[str | None, str | None]:
+    """What cannot be without a GPU, and what leaves one idle, if anything."""
     if not _is_onnx(model):
-        return model.name
-    return "--provider cuda" if provider is Provider.CUDA else None
+        return model.name, None
+    needing = "--provider cuda" if provider is Provider.CUDA else None
+    return needing, "--provider cpu" if provider is Provider.CPU else None
 
 
 def _is_onnx(model: Path) -> bool:

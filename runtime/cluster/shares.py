@@ -20,17 +20,25 @@ def check_gpus(gpus: float | None) -> None:
         )
 
 
-def gpus_of_engine(asked: float | None, needing_gpu: str | None) -> float:
+def gpus_of_engine(
+    asked: float | None, needing_gpu: str | None, avoiding_gpu: str | None = None
+) -> float:
     """The GPUs that an engine gets: one by default where it cannot be without.
 
     Args:
         asked: of ``--ray-gpus``; ``None`` where it was not given.
         needing_gpu: an option or a file that cannot be without; ``None`` where nothing is.
+        avoiding_gpu: an option that leaves it idle; ``None`` where nothing does.
 
     Raises:
-        ConfigurationError: no such number, or none where one is needed.
+        ConfigurationError: no such number, none where one is needed, or one that would be idle.
     """
     check_gpus(asked)
+    if asked and avoiding_gpu:
+        raise ConfigurationError(
+            f"{avoiding_gpu} uses no GPU, and --ray-gpus {asked:g} would keep one from others: "
+            "leave one of them out"
+        )
     if asked is None:
         return 1.0 if needing_gpu else 0.0
     if needing_gpu and asked == 0:

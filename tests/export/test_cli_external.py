@@ -9,9 +9,10 @@ import pytest
 
 from patchline.calibration.cli import calibrate_threshold
 from patchline.calibration.threshold import derive_threshold
-from patchline.export.cli import evaluate_model, export_model, make_class
+from patchline.export.cli import evaluate_model, export_model
 from patchline.export.cli.model_files import ModelFiles, models_by_class
 from patchline.export.extend import current_threshold, load_base, settings_of
+from patchline.export.making import make_class
 from patchline.export.state import load_state
 from patchline.runtime.bank import load_bank, save_bank
 from patchline.runtime.contract import load_manifest

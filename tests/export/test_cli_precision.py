@@ -13,7 +13,8 @@ import pytest
 from patchline.calibration.activations import PERCENTILE
 from patchline.calibration.cli import calibrate_threshold
 from patchline.export import neighbors
-from patchline.export.cli import evaluate_model, export_model, make_class
+from patchline.export.cli import evaluate_model, export_model
+from patchline.export.making import make_class
 from patchline.export.precision.converted import Converted, GivenGraph
 from patchline.export.precision.form import Form
 from patchline.export.precision.gate import LIMITS

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchline.export.cli import evaluate_model, make_class
-from patchline.export.cli.timed_steps import TimedSteps
+from patchline.export.cli import evaluate_model
 from patchline.export.cli.tracking_options import TrackerName, track_settings
 from patchline.export.fit import FittedModel
+from patchline.export.making import make_class
+from patchline.export.making.timed_steps import TimedSteps
 from patchline.export.tracking import create
 from patchline.export.tracking.base import Tracker
 from patchline.export.tracking.settings import TrackSettings

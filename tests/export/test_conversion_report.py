@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchline.export.cli.conversion_report import (
+from patchline.export.fit import FittedModel
+from patchline.export.making.conversion_report import (
     conversion_rows,
     conversion_warnings,
     time_row,
 )
-from patchline.export.fit import FittedModel
 from patchline.export.precision.compare import Pairs
 from patchline.export.precision.converted import Converted
 from patchline.export.precision.form import Form

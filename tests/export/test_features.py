@@ -195,7 +195,4 @@ def test_features_that_are_no_numbers_name_the_picture(
             Overflowing(),  # type: ignore[arg-type]
             batch_size=8,
             seed=0,
-            spill=None,
-            on_unreadable=None,
-            advance=lambda done: None,
         )

@@ -271,9 +271,6 @@ def features(drawn_data: Path, fitted: FittedModel) -> TrainingFeatures:
         fitted.detector.embedder,
         batch_size=QUICK.batch_size,
         seed=QUICK.seed,
-        spill=None,
-        on_unreadable=None,
-        advance=lambda done: None,
     )
 
 

@@ -276,7 +276,6 @@ def test_a_fit_that_fails_frees_the_file(monkeypatch: pytest.MonkeyPatch, tmp_pa
             batch_size=1,
             seed=0,
             spill=tmp_path,
-            on_unreadable=None,
             advance=interrupt,
         )
     assert [file.closed for file in opened] == [True]

@@ -181,6 +181,7 @@ def test_an_option_of_the_cluster_without_one_is_an_error(scored: Scored) -> Non
     ("words", "sentence"),
     [
         (("--ray-gpus", 1.5), "--ray-gpus is 1.5, expected a share of one GPU"),
+        (("--ray-gpus", 1, "--provider", "cpu"), "--provider cpu uses no GPU, and --ray-gpus 1"),
         (("--ray-gpus", 0, "--provider", "cuda"), "--provider cuda needs a GPU, and --ray-gpus 0"),
     ],
 )
@@ -193,8 +194,8 @@ def test_gpus_that_cannot_be_are_an_error(
 
 def test_a_plan_and_cuda_get_a_gpu_each() -> None:
     def given(model: str, provider: Provider) -> float | None:
-        needing = command._needs_gpu(Path(model), provider)
-        cluster = command._cluster("local", None, None, None, needing)
+        needs = command._gpu_needs(Path(model), provider)
+        cluster = command._cluster("local", None, None, None, needs)
         return cluster and cluster.gpus
 
     assert given("lamp.trt", Provider.AUTO) == given("lamp.onnx", Provider.CUDA) == 1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from patchline.export.cli.export_options import Output
 from patchline.export.datasets import good_pictures
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job
 
 from ..drawn import settings_with

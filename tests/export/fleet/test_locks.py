@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from patchline.export.cli.timed_steps import TimedSteps
 from patchline.export.fleet import recorded
-from patchline.export.fleet.locks import class_lock, graph_lock
+from patchline.export.making.locks import class_lock, graph_lock
+from patchline.export.making.timed_steps import TimedSteps
 from patchline.export.tracking.base import NoTracker
 from patchline.runtime.errors import ConfigurationError
 from patchline.runtime.files import staged_files
@@ -23,7 +23,7 @@ from .jobs import job_of, output_in
 HOLD = """
 import sys, time
 from pathlib import Path
-from patchline.export.fleet.locks import class_lock
+from patchline.export.making.locks import class_lock
 with class_lock(Path(sys.argv[1]), "bottle"):
     print("held", flush=True)
     time.sleep(600)

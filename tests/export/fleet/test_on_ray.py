@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from patchline.export.fleet.locks import class_lock
 from patchline.export.fleet.needs import Needs
 from patchline.export.fleet.on_ray import PATIENCE_S, TRIES, RayFleet
 from patchline.export.fleet.orders import Ended, Order, sharing
 from patchline.export.fleet.ray_task import Done, Task
+from patchline.export.making.locks import class_lock
 from patchline.runtime.cluster.connect import Cluster
 
 from ..drawn import write_good

@@ -31,3 +31,10 @@ def test_a_number_that_ray_gives_to_nobody(asked: float) -> None:
 def test_an_engine_that_needs_a_gpu_and_gets_none() -> None:
     with pytest.raises(ConfigurationError, match=r"bottle\.trt needs a GPU, and --ray-gpus 0"):
         gpus_of_engine(0.0, "bottle.trt")
+
+
+def test_a_gpu_that_would_be_idle() -> None:
+    assert gpus_of_engine(None, None, "--provider cpu") == 0.0
+    assert gpus_of_engine(0.0, None, "--provider cpu") == 0.0
+    with pytest.raises(ConfigurationError, match=r"cpu uses no GPU, and --ray-gpus 0\.5"):
+        gpus_of_engine(0.5, None, "--provider cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from patchline.export.cli.shared_graphs import Chart
+from patchline.export.making.shared_graphs import Chart
 from patchline.export.precision.converted import Converted, Judged
 from patchline.export.precision.evidence import foreign_pictures
 from patchline.export.precision.gate import FEW_PICTURES

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchline.calibration.threshold import caveat
-from patchline.export.cli.conversion_report import conversion_warnings, show_sensitivity
-from patchline.export.cli.export_options import Output
-from patchline.export.cli.shared_graphs import chart_of, classes_beside
-from patchline.export.cli.timed_steps import TimedSteps
-from patchline.export.cli.training_checks import (
+from patchline.export.config_train import DISTILLATION
+from patchline.export.coreset_sharded import RunShards
+from patchline.export.describe import describe
+from patchline.export.exporter import export_model, leftovers
+from patchline.export.external_files import given_graph, graph_path
+from patchline.export.fit import FittedModel, fit
+from patchline.export.making.conversion_report import conversion_warnings, show_sensitivity
+from patchline.export.making.locks import graph_lock
+from patchline.export.making.output import Output
+from patchline.export.making.shared_graphs import chart_of, classes_beside
+from patchline.export.making.timed_steps import TimedSteps
+from patchline.export.making.training_checks import (
     checkpoint_folder,
     checkpoint_mark,
     earlier_checkpoint,
@@ -21,13 +28,6 @@ from patchline.export.cli.training_checks import (
     how_to_go_on,
     validation_of,
 )
-from patchline.export.config_train import DISTILLATION
-from patchline.export.coreset_sharded import RunShards
-from patchline.export.describe import describe
-from patchline.export.exporter import export_model, leftovers
-from patchline.export.external_files import given_graph, graph_path
-from patchline.export.fit import FittedModel, fit
-from patchline.export.fleet.locks import graph_lock
 from patchline.export.precision.again import Job, fitted_again, lost_calibration
 from patchline.export.precision.convert import convert
 from patchline.export.precision.converted import Converted, Judged

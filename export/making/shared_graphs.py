@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchline.export.cli.conversion_options import ignored_options
-from patchline.export.cli.export_options import Output
 from patchline.export.datasets import GoodPictures
 from patchline.export.external_files import graph_path
+from patchline.export.making.conversion_options import ignored_options
+from patchline.export.making.output import Output
 from patchline.export.precision.again import Job, readable
 from patchline.export.precision.calibration_pictures import check_enough
 from patchline.export.precision.layer_names import check_layer_names
