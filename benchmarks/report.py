@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patchline.benchmarks.processor import instruction_sets
 from patchline.benchmarks.schema import MACHINE_PATH, check_file, machine_slug
 from patchline.runtime.benchmark import machine as machines
 from patchline.runtime.files import write_atomically
@@ -99,10 +100,11 @@ def result_path(suite: str, out: Path | None, machine: Mapping[str, Any]) -> Pat
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory, system and package versions."""
+    """Processor, its instruction sets, cores, memory, system and package versions."""
     found = machines.describe_machine()
     return {
         "cpu": found.cpu,
+        "instruction_sets": instruction_sets(machines.read_text(Path("/proc/cpuinfo"))),
         "cores": found.cores,
         "memory_mib": found.memory_bytes and found.memory_bytes >> 20,
         "system": f"{platform.system()} {platform.machine()}",

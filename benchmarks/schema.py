@@ -50,7 +50,11 @@ class _Strict(BaseModel):
 
 
 class Machine(_Strict):
-    """Where it was measured; ``memory_mib`` is ``None`` in files older than the field."""
+    """Where it was measured; ``None`` is in files that are older than the field.
+
+    Attributes:
+        instruction_sets: for vectors and matrices; they tell processors of one name apart.
+    """
 
     cpu: _Name
     cores: int = Field(ge=1)
@@ -58,6 +62,7 @@ class Machine(_Strict):
     python: _Name
     packages: dict[str, _Name | None]
     memory_mib: int | None = Field(default=None, ge=1)
+    instruction_sets: list[_Name] | None = None
 
     @checked("packages")
     @classmethod

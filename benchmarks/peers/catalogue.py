@@ -100,8 +100,8 @@ NOTES = {
     ),
     "anomalib-openvino": (
         "the same model exported to OpenVINO, run by anomalib's OpenVINOInferencer as it comes: in "
-        "bfloat16 where the processor has it, as here, while all others compute in float32; D as "
-        "above"
+        "bfloat16 where the processor has it, which a cell then says, while all others compute in "
+        "float32; D as above"
     ),
     "anomalib-openvino-float32": "the same, told to compute in float32 as the others do",
     "patchcore-inspection": (

@@ -94,7 +94,12 @@ def _table(rows: Sequence[Row], cells_of: Callable[[Row], Mapping[str, str]]) ->
 
 
 def _latency(rows: Sequence[Row]) -> Cells:
-    return _table(rows, lambda row: {_setting(row): f"{row['median_ms']:.1f} ms{_ratio(row)}"})
+    def cells(row: Row) -> dict[str, str]:
+        kind = row.get("precision", "float32")
+        less = "" if kind == "float32" else f", {kind}"
+        return {_setting(row): f"{row['median_ms']:.1f} ms{_ratio(row)}{less}"}
+
+    return _table(rows, cells)
 
 
 def _memory(rows: Sequence[Row]) -> Cells:

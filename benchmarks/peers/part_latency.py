@@ -45,28 +45,29 @@ def _measure_setting(
         return
     with contextlib.ExitStack() as resident:
         workers: dict[str, Worker] = {}
-        sizes: dict[str, float] = {}
+        facts: dict[str, Row] = {}
         for peer in peers:
             opened = record.attempt(
                 {"peer": peer.name, **setting},
                 lambda peer=peer: _open(plan, peer, backbone, rows),  # type: ignore[misc]
             )
             if opened is not None:
-                worker, sizes[peer.name] = opened
+                worker, facts[peer.name] = opened
                 workers[peer.name] = resident.enter_context(worker)
         blocks = take_turns(plan, workers, given, setting, record)
-    record.rows += rows_of(blocks, setting, sizes)
+    record.rows += rows_of(blocks, setting, facts)
 
 
-def _open(plan: Plan, peer: Peer, backbone: str, rows: int) -> tuple[Worker, float]:
+def _open(plan: Plan, peer: Peer, backbone: str, rows: int) -> tuple[Worker, Row]:
     folder = model(plan, peer, backbone, rows)
     worker = plan.judge(peer)
     try:
-        worker.ask("load", folder=str(folder), threads=plan.threads)
+        loaded = worker.ask("load", folder=str(folder), threads=plan.threads)
     except BaseException:
         worker.close()
         raise
-    return worker, round(model_mib(peer, folder), 1)
+    precision = loaded.get("precision", "float32")
+    return worker, {"model_mib": round(model_mib(peer, folder), 1), "precision": precision}
 
 
 def take_turns(
@@ -113,8 +114,14 @@ def rounds_within(limit_s: float, round_s: float, wanted: int) -> int:
     return min(wanted, max(LEAST_ROUNDS, int(limit_s / max(round_s, 1e-9))))
 
 
-def rows_of(blocks: Blocks, setting: Row, sizes: dict[str, float]) -> list[Row]:
-    """Medians and quartiles of all frames; Patchline over a peer, round by round, by blocks."""
+def rows_of(blocks: Blocks, setting: Row, facts: dict[str, Row]) -> list[Row]:
+    """Medians and quartiles of all frames; Patchline over a peer, round by round, by blocks.
+
+    Args:
+        blocks: times in ms, block by block, by the peer's name.
+        setting: what they share.
+        facts: of each peer's model: ``model_mib`` and the ``precision`` that it computes in.
+    """
     own = [statistics.median(block) for block in blocks.get(OWN, [])]
     rows = []
     for name, measured in blocks.items():
@@ -123,7 +130,7 @@ def rows_of(blocks: Blocks, setting: Row, sizes: dict[str, float]) -> list[Row]:
             **setting,
             **spread([time_ms for block in measured for time_ms in block], "ms"),
             "rounds": len(measured),
-            "model_mib": sizes[name],
+            **facts[name],
         }
         if own and name != OWN:
             theirs = [statistics.median(block) for block in measured]

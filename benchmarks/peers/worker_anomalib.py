@@ -53,14 +53,17 @@ def load(folder: str, threads: int) -> dict[str, Any]:
             Path(folder) / OPENVINO, device="CPU", config=config
         )
         size = _model["openvino"].input_blob.shape
+        kind = _model["openvino"].model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        precision = {"f32": "float32", "bf16": "bfloat16"}.get(kind, kind)
     else:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         path, providers = str(Path(folder) / ONNX), ["CPUExecutionProvider"]
         _model["onnxruntime"] = onnxruntime.InferenceSession(path, options, providers=providers)
         size = _model["onnxruntime"].get_inputs()[0].shape
+        precision = "float32"
     _model["image_px"] = int(size[-1])
-    return {}
+    return {"precision": precision}
 
 
 def read(path: str) -> Any:

@@ -316,15 +316,19 @@ def test_rounds_are_those_that_the_time_allows() -> None:
 
 def test_rows_of_latency_are_medians_with_ratios_round_by_round() -> None:
     blocks = {"patchline": [[1.0, 1.0], [4.0, 4.0]], "torch": [[2.0, 2.0], [4.0, 4.0]]}
-    sizes = {"patchline": 3.0, "torch": 4.0}
-    own, other = rows_of(blocks, {"backbone": "resnet18", "bank_rows": 7}, sizes)
+    facts: dict[str, Any] = {
+        "patchline": {"model_mib": 3.0, "precision": "float32"},
+        "torch": {"model_mib": 4.0, "precision": "bfloat16"},
+    }
+    own, other = rows_of(blocks, {"backbone": "resnet18", "bank_rows": 7}, facts)
     assert own["median_ms"] == 2.5
     assert own["runs"] == 4
     assert own["rounds"] == 2
     assert "patchline_over_peer" not in own
     assert other["patchline_over_peer"]["median"] == 0.75
     assert (other["backbone"], other["bank_rows"], other["model_mib"]) == ("resnet18", 7, 4.0)
-    (alone,) = rows_of({"torch": [[2.0]]}, {}, sizes)
+    assert (own["precision"], other["precision"]) == ("float32", "bfloat16")
+    (alone,) = rows_of({"torch": [[2.0]]}, {}, facts)
     assert "patchline_over_peer" not in alone
 
 

@@ -75,6 +75,15 @@ def test_each_part_is_a_table(tmp_path: Path, part: str, lines: list[str]) -> No
     assert [line for line in lines if line not in found] == []
 
 
+def test_a_time_of_another_precision_says_so(tmp_path: Path) -> None:
+    row = {"peer": "patchline", **BANK, "median_ms": 10.0}
+    others = [{**row, "peer": "a", "precision": "float32"}, {**row, "precision": "bfloat16"}]
+    others[1]["peer"] = "b"
+    path = report.write_result("peers-latency", {"rows": [row, *others], "failed": []}, tmp_path)
+    found = page(path.parent, path.stem.partition("--")[2])
+    assert "| a | 10.0 ms |" in found and "| b | 10.0 ms, bfloat16 |" in found
+
+
 def test_all_parts_are_one_page_and_losses_stay(tmp_path: Path) -> None:
     folder, machine = written(tmp_path, *PARTS)
     path = write_page(folder, machine)
