@@ -29,12 +29,17 @@ from patchline.runtime.cli.command import print_warning, run_command
 from patchline.runtime.engine import open_engine
 from patchline.runtime.progress import SilentSteps
 
+_USUAL_SIDE_PX = 256
+"""Results at another size say it in their name."""
+
 
 def benchmark_accuracy(
     data: Annotated[Path, typer.Option(help="Folder of class folders in MVTec layout.")],
     backbone: Annotated[str, typer.Option(help="timm backbone.")] = "wide_resnet50_2",
     weights: Annotated[str | None, typer.Option(help="Weights file, or random.")] = None,
-    image_size: Annotated[int, typer.Option(min=32, help="Side of the frames in pixels.")] = 256,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the frames in pixels.")] = (
+        _USUAL_SIDE_PX
+    ),
     score: Annotated[str | None, typer.Option(help="Score function.")] = None,
     coreset_ratio: Annotated[float, typer.Option(help="Coreset ratio.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of coreset and folds.")] = 0,
@@ -63,7 +68,8 @@ def benchmark_accuracy(
         "seed": seed,
         "classes": classes,
     }
-    path = write_result(f"accuracy-{backbone}-{settings.score_name}", results, out)
+    size = "" if image_size == _USUAL_SIDE_PX else f"-{image_size}"
+    path = write_result(f"accuracy-{backbone}-{settings.score_name}{size}", results, out)
     console = Console(highlight=False)
     console.print_json(data=results)
     console.print(f"written to {path}")
