@@ -19,6 +19,7 @@ from patchline.runtime.engine import open_engine
 from patchline.runtime.engine.build import Target, build_plan
 from patchline.runtime.engine.compat import Flavour
 from patchline.runtime.engine.plans.record import BuildOptions
+from patchline.runtime.engine.session_options import session_options
 from patchline.runtime.image_file import read_image
 from patchline.runtime.preprocess import Frame, preprocess
 from patchline.runtime.progress import Steps
@@ -112,7 +113,7 @@ def add_times(measured: Figures, models: Models, rounds: int, threads: int) -> N
 
 
 def _runner(path: Path, frame: Frame, threads: int) -> Callable[[], object]:
-    options = onnxruntime.SessionOptions()
+    options = session_options(onnxruntime)
     options.intra_op_num_threads = threads
     # Threads that spin after a run would slow the other file, which is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

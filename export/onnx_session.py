@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 
-_FATAL = 4  # an error that it logs is one that it raises as well
+from patchline.runtime.engine import session_options as of_runtime
 
 
 def session_options(onnxruntime: Any) -> Any:
-    """Options of a session that logs nothing.
+    """Options of a session as the line has them, with the threads of the export.
 
     Args:
         onnxruntime: the module.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
+    options = of_runtime.session_options(onnxruntime)
     options.intra_op_num_threads = threads_of_export()
     return options
 

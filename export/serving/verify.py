@@ -12,13 +12,13 @@ from onnx import ModelProto
 from patchline.export.serving.split_graph import serialized
 from patchline.runtime.contract import ModelSize
 from patchline.runtime.engine.onnxruntime import import_onnxruntime
+from patchline.runtime.engine.session_options import session_options
 from patchline.runtime.errors import ModelError, ParityError
 from patchline.runtime.preprocess import Frame
 
 LARGEST_DIFFERENCE = 1e-5
 """In parts of the largest value: the same nodes, which a runtime may join in other ways."""
 
-_FATAL = 4
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -37,8 +37,7 @@ def run(model: ModelProto, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         EngineError: ONNX Runtime is not installed.
     """
     runtime = import_onnxruntime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = _FATAL
+    options = session_options(runtime)
     try:
         session = runtime.InferenceSession(
             serialized(model), options, providers=["CPUExecutionProvider"]

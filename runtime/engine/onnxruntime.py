@@ -15,6 +15,7 @@ from patchline.runtime.bank import Bank, as_bank, check_fits, check_given
 from patchline.runtime.contract import Manifest
 from patchline.runtime.engine.base import EngineFacts, Prediction, Wait
 from patchline.runtime.engine.onnx_checks import check_against_model, check_digest
+from patchline.runtime.engine.session_options import session_options
 from patchline.runtime.errors import (
     ConfigurationError,
     EngineError,
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 PROVIDERS = ("auto", "cpu", "cuda")
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_FATAL = 4  # ONNX Runtime's own log level: failures reach the caller as exceptions
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,7 @@ class OnnxRuntimeEngine:
         return [value.numpy() for value in self._session.run_with_ort_values(outputs, given)]
 
     def _open(self, path: Path, provider: str, threads: int | None) -> Any:
-        options = self._runtime.SessionOptions()
-        options.log_severity_level = _FATAL
+        options = session_options(self._runtime)
         options.intra_op_num_threads = threads or 0
         wanted = self._providers(provider)
         if wanted[0] == _CPU:

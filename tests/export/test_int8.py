@@ -22,10 +22,12 @@ from patchline.export.backbone import PatchEmbedder
 from patchline.export.external_bank import ExternalDetector, bank_tensors, graph_inputs
 from patchline.export.fit import FittedModel
 from patchline.export.onnx_graph import to_onnx
+from patchline.export.onnx_session import session_options as options_of_export
 from patchline.export.precision.calibrate import find_ranges
 from patchline.export.precision.int8 import quantize_backbone, resolve_layers
 from patchline.export.precision.layers import layers
 from patchline.runtime.contract import FRAMES, IMAGE_SCORE, ModelSize
+from patchline.runtime.engine.session_options import session_options
 from patchline.runtime.errors import ConfigurationError, ModelError
 from patchline.runtime.preprocess import Frame
 
@@ -46,7 +48,7 @@ READ_OR_GIVEN = {"pixels", "a", "relu_a", "b", "sum"}
 
 def run(model: onnx.ModelProto, frames: np.ndarray, **bank: np.ndarray) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), session_options(onnxruntime), providers=["CPUExecutionProvider"]
     )
     found: list[np.ndarray] = session.run(None, {FRAMES: frames} | bank)
     return found
@@ -141,6 +143,13 @@ def test_the_score_is_that_of_numpy() -> None:
     # Near enough to tell it from the float32 one.
     gap = np.abs(run(small_graph(), frames)[0] / expected - 1)
     assert gap.max() > 2e-3
+
+
+def test_every_session_computes_int8_exactly() -> None:
+    """Where the processor has VNNI the numbers above would be right without it, too."""
+    for make in (session_options, options_of_export):
+        options = make(onnxruntime)
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_it_is_what_onnxruntime_makes_of_the_same_ranges() -> None:

@@ -25,6 +25,7 @@ from patchline.export.precision.sensitivity import (
 from patchline.export.precision.sensitivity_report import save_chart, sensitivity_table
 from patchline.runtime.contract import FRAMES
 from patchline.runtime.engine.onnxruntime import import_onnxruntime
+from patchline.runtime.engine.session_options import session_options
 from patchline.runtime.errors import ConfigurationError, DataError, ModelError, WriteError
 from patchline.runtime.preprocess import Frame
 
@@ -44,7 +45,9 @@ def patches_and_scores(model: onnx.ModelProto) -> tuple[np.ndarray, np.ndarray]:
     """Of all cases, by a session for each of the two."""
     ort, found = import_onnxruntime(), []
     for part in (cut(model, ["patches"]), model):
-        session = ort.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            part.SerializeToString(), session_options(ort), providers=["CPUExecutionProvider"]
+        )
         found.append(np.concatenate([session.run(None, case)[0] for case in CASES]))
     return found[0].astype(np.float64), found[1].astype(np.float64)
 
