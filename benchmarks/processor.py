@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_VECTOR = re.compile(r"(?:avx|fma|amx|asimd|sve|sme)\w*|f16c|neon|bf16|i8mm|\w+_vnni")
+_VECTOR = re.compile(r"(?:avx|fma|amx|asimd|sve)\w*|sme\d?|f16c|neon|bf16|i8mm|\w+_vnni")
 
 
 def instruction_sets(info: str) -> list[str]:

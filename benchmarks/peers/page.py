@@ -50,8 +50,9 @@ def page(folder: Path, machine: str) -> str:
         "# Patchline beside its peers\n\n"
         "Written by `python -m patchline.benchmarks.peers` from the files beside it; how it was "
         "measured and what differs: [the benchmark's page](../../peers/README.md). The machine has "
-        "2 noisy cores and no GPU: times are worth something beside each other only. In brackets: "
-        "Patchline's value over the peer's, pair by pair, so that below 1 Patchline is better.\n\n"
+        "2 noisy cores and no GPU: times are worth something beside each other only, within one "
+        "table: the processors of such machines differ, as the line below a table says where it is "
+        "known. In brackets: Patchline's value over the peer's, pair by pair, so that below 1 Patchline is better.\n\n"
     )
     return head + "\n".join(notes) + "\n\n" + "\n".join(parts)
 
@@ -63,7 +64,10 @@ def _part(title: str, words: str, cells: Cells, document: Result, path: Path) ->
     for failed in document.results["failed"]:
         setting = ", ".join(str(value) for name, value in failed.items() if name != "reason")
         lines += [f"Not measured: {setting}: {failed['reason']}", ""]
-    return "\n".join([*lines, f"[{path.name}]({path.name}), {document.date[:10]}{started}", ""])
+    sets = document.machine.instruction_sets
+    computed = f", with {', '.join(sets)}" if sets else ""
+    file = f"[{path.name}]({path.name}), {document.date[:10]}{started}{computed}"
+    return "\n".join([*lines, file, ""])
 
 
 def _markdown(cells: Cells) -> list[str]:

@@ -8,7 +8,7 @@ from patchline.benchmarks.processor import instruction_sets
 
 X86 = """processor\t: 0
 model name\t: AMD EPYC
-flags\t\t: fpu sse2 fma avx f16c avx2 hypervisor avx512_vnni amx_bf16 avxlike-not vmx
+flags\t\t: fpu sse2 fma avx f16c avx2 hypervisor avx512_vnni amx_bf16 smep vmx
 bugs\t\t: avx_is_no_bug
 
 processor\t: 1

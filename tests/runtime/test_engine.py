@@ -252,6 +252,13 @@ class FakeRuntime:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def test_int8_is_computed_exactly_on_every_processor(tiny_model: Path) -> None:
+    with open_engine(tiny_model, provider="cpu") as engine:
+        assert isinstance(engine, OnnxRuntimeEngine)
+        options = engine._session.get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
 def use(monkeypatch: pytest.MonkeyPatch, *available: str) -> None:
     runtime = FakeRuntime([f"{name}ExecutionProvider" for name in available])
     monkeypatch.setattr(module, "import_onnxruntime", lambda: runtime)
