@@ -52,7 +52,8 @@ def page(folder: Path, machine: str) -> str:
         "measured and what differs: [the benchmark's page](../../peers/README.md). The machine has "
         "2 noisy cores and no GPU: times are worth something beside each other only, within one "
         "table: the processors of such machines differ, as the line below a table says where it is "
-        "known. In brackets: Patchline's value over the peer's, pair by pair, so that below 1 Patchline is better.\n\n"
+        "known. In brackets: Patchline's value over the peer's, pair by pair, so that below 1 "
+        "Patchline is better.\n\n"
     )
     return head + "\n".join(notes) + "\n\n" + "\n".join(parts)
 
