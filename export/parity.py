@@ -83,19 +83,7 @@ def verify_parity(
 ) -> Parity:
     """:func:`verify_against` a detector with a memory bank, allowing for ties of its neighbours.
 
-    Args:
-        path: the ONNX file.
-        detector: the fitted module, on the CPU.
-        frames: real frames, uint8 ``[B, H, W, 3]``.
-        tolerances: the largest differences accepted.
-        bank: the inputs after ``frames``, of a graph without a bank.
-
-    Returns:
-        The largest differences found, where patches have one right answer.
-
-    Raises:
-        ParityError: every difference in names, axes, shapes and values, listed together.
-        ModelError: ONNX Runtime cannot open or run the file.
+    ``detector`` is the fitted module, on the CPU; all else is as there.
     """
     expected = Expected(
         size=detector.embedder.size,

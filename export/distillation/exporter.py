@@ -39,25 +39,10 @@ def export_distilled(
     steps: Steps,
     converted: ConvertedDistilled | None = None,
 ) -> Path:
-    """Write, verify and publish one model.
+    """:func:`patchline.export.exporter.export_model` for a distilled model.
 
-    The files appear in ``out`` together and only after every check; until then, and after any
-    failure, older files of that name are untouched.
-
-    Args:
-        fitted: the float32 model.
-        settings: it was fitted with.
-        out: folder of the files.
-        steps: shows progress.
-        converted: the model at the precision of the settings, unless that is ``fp32``.
-
-    Returns:
-        The path of the ONNX file.
-
-    Raises:
-        ParityError: the file does not compute what was fitted.
-        ConfigurationError: a file of that name belongs to other models.
-        WriteError: a file cannot be written.
+    All or nothing as there, with the same arguments and errors; there is no bank, so the path given
+    back is always that of the ONNX file, and no search to choose.
     """
     given = converted.manifest.precision if converted else "fp32"
     if given != settings.precision:

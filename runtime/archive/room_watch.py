@@ -105,11 +105,14 @@ class _Watch:
         while not self._over.wait(self._look_s):
             try:
                 self._room()
-                misses = 0
-                continue
             except ClusterError as error:
                 problem = str(error)
-            except Exception:  # the cluster is gone, and Ray itself says so
+            except Exception as error:
+                # Ray itself tells of a cluster that is gone, in most cases long before this. A
+                # look that fails for good must not turn the end of the wait off.
+                problem = f"the cluster could not be looked at ({type(error).__name__}: {error})"
+            else:
+                misses = 0
                 continue
             misses += 1
             if misses >= self._most_misses and self._interrupt(problem):

@@ -198,8 +198,19 @@ def test_a_process_is_killed_with_all_below_it() -> None:
         time.sleep(0.01)
     kill_with_children(process)
     assert process.returncode == -9
-    status = Path(f"/proc/{children.strip()}/stat")
-    assert not status.exists() or status.read_text().split()[2] in "ZX"
+    deadline = time.monotonic() + 30  # a signal takes effect when the process is next scheduled
+    while not is_over(int(children)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_over(number: int) -> bool:
+    """Whether a process is gone, or waits for nothing but to be reaped."""
+    try:
+        status = Path(f"/proc/{number}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rpartition(")")[2].split()[0] in "ZX"
 
 
 def test_spread_of_one_and_of_many() -> None:

@@ -57,16 +57,27 @@ def test_a_node_that_comes_back_and_a_long_part_are_waited_for() -> None:
     assert room.seen >= 12
 
 
-def test_a_cluster_that_does_not_answer_is_rays_to_tell_of() -> None:
+def test_a_look_that_fails_now_and_then_ends_nothing() -> None:
     enough, asked = threading.Event(), list[int]()
 
     def room() -> None:
         asked.append(1)
-        if len(asked) > 5:
+        if len(asked) > 12:
             enough.set()
-        raise ConnectionError
+        if len(asked) % 2:
+            raise ConnectionError
 
-    assert list(while_there_is_room(rows(enough), room, look_s=LOOK_S, patience_s=LOOK_S)) == [0, 1]
+    given = while_there_is_room(rows(enough), room, look_s=LOOK_S, patience_s=2 * LOOK_S)
+    assert list(given) == [0, 1]
+
+
+def test_looks_that_fail_for_good_end_the_wait_with_the_reason() -> None:
+    def room() -> None:
+        raise ConnectionError("refused")
+
+    reason = r"^for 0 minutes the cluster could not be looked at \(ConnectionError: refused\)\. The"
+    with pytest.raises(ClusterError, match=reason):
+        list(while_there_is_room(rows(threading.Event()), room, look_s=LOOK_S, patience_s=LOOK_S))
 
 
 def test_ctrl_c_is_what_it_was() -> None:
