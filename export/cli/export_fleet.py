@@ -9,11 +9,10 @@ import functools
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from patchline.export.cli import export_classes
-from patchline.export.cli.export_options import RayOptions
+from patchline.export.cli.call import Call
 from patchline.export.cli.export_report import print_export
 from patchline.export.config import make_settings
 from patchline.export.datasets import ALL, GoodPictures, find_classes, good_pictures, select_classes
@@ -37,29 +36,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a call asks for.
-
-    Attributes:
-        names: of classes; ``all`` among them stands for every one.
-        data: folder of the classes.
-        fields: of the settings that were given.
-        config: file to name in messages about them.
-        output: where to.
-        is_again: whether ``all`` makes those, too, that are up to date.
-        ray: the cluster; ``None`` for this process.
-    """
-
-    names: list[str]
-    data: Path
-    fields: dict[str, Any]
-    config: Path | None
-    output: Output
-    is_again: bool = False
-    ray: RayOptions | None = None
 
 
 class Ledger:

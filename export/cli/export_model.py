@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from patchline.export.cli.call import Call
 from patchline.export.cli.export_options import (
     CalibrationMethod,
     CoresetName,
@@ -16,17 +17,14 @@ from patchline.export.cli.export_options import (
     Place,
     PrecisionName,
     SearchName,
-    check_one_class,
     fields_of,
     is_fleet,
     ray_options,
 )
+from patchline.export.cli.export_ways import export_many, export_one, extend_one
 from patchline.export.cli.serving_options import (
     ServeName,
     check_only_serving,
-    check_serving,
-    place_asked,
-    serve_classes,
     serve_existing,
     serving_of,
 )
@@ -34,9 +32,8 @@ from patchline.export.cli.tracking_options import TrackerName, track_settings
 from patchline.export.making.conversion_options import int8_options
 from patchline.export.making.output import Output
 from patchline.runtime.camera.native_logs import silence_native_logs
-from patchline.runtime.cli.command import EXIT_ERROR, print_warning, run_command
+from patchline.runtime.cli.command import print_warning, run_command
 from patchline.runtime.errors import MissingExtraError
-from patchline.runtime.files import check_writable
 
 _EXTRA = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "scipy", "sklearn")
 
@@ -313,55 +310,18 @@ def export_model(
         serve_existing(serving, names, out, as_json=as_json)
         return
     output = Output(out, as_json, force, sensitivity, options, resume, tracking, state)
-    cluster = ray_options(ray, ray_cpus, ray_gpus)
+    call = Call(
+        names, data or Path("data"), fields, config, output, again,
+        ray_options(ray, ray_cpus, ray_gpus), serving,
+    )  # fmt: skip
     if extend is not None:
-        from patchline.export.cli.extend_class import check_extend, extend_class
-        from patchline.export.making.training_checks import check_extended
-
         if data is not None:
             print_warning(f"--data {data} is not read: --extend takes its pictures from {extend}")
-        check_extend(names, extend, state)
-        check_one_class(cluster)
-        check_extended(fields, is_resumed=resume)
-        if serving is not None:
-            from patchline.export.serving.found_model import place_in
-
-            place = place_asked(fields, is_again=True) or place_in(out, names[0])
-            check_serving(serving, {names[0]: place})
-        extend_class(names[0], extend, fields, config, output)
-        if serving is not None:
-            serve_classes(serving, {names[0]: None}, out, as_json=as_json)
-        return
-    if is_fleet(names, cluster):
-        check_writable(out)
-        from patchline.export.cli.export_fleet import Call, class_names, export_fleet
-
-        call = Call(names, data or Path("data"), fields, config, output, again, cluster)
-        if serving is not None:
-            place = place_asked(fields, is_again=state is not None or "precision" in fields)
-            check_serving(serving, dict.fromkeys(class_names(call), place))
-        made = export_fleet(call)
-        if serving is not None and made.places:
-            serve_classes(serving, made.places, out, as_json=as_json)
-        if made.failures:
-            raise typer.Exit(EXIT_ERROR)
-        return
-    from patchline.export.datasets import select_classes
-
-    # Both before the first fit, so that a wrong name does not show after an hour.
-    selected = select_classes(data or Path("data"), names)
-    check_writable(out)
-    from patchline.export.cli.export_classes import export_classes, plan_jobs
-    from patchline.export.making.training_checks import check_resumed
-
-    jobs = plan_jobs(selected, fields, config, state, out)
-    places = {job.pictures.class_name: job.settings.bank for job in jobs}
-    if serving is not None:
-        check_serving(serving, places)
-    check_resumed(jobs, out, is_resumed=resume)
-    export_classes(jobs, output)
-    if serving is not None:
-        serve_classes(serving, places, out, as_json=as_json)
+        extend_one(call, extend)
+    elif is_fleet(names, call.ray):
+        export_many(call)
+    else:
+        export_one(call)
 
 
 def _check_extra() -> None:

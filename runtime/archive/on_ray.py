@@ -182,9 +182,9 @@ def _quiet(context: Any) -> None:
     # The others of a round go on when one worker dies.
     context.max_errored_blocks = -1
     for handler in logging.getLogger("ray.data").handlers:
-        if type(handler).__name__ == "SessionFileHandler":
-            continue
-        handler.setLevel(logging.CRITICAL + 1)
+        # Its console's only: another's handler may be one that hears the whole process.
+        if type(handler).__name__ == "PlainRayHandler":
+            handler.setLevel(logging.CRITICAL + 1)
 
 
 def _stuck(missing: int, reason: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from patchline.runtime.archive.on_ray import RayParts, Share
+from patchline.runtime.archive.on_ray import RayParts, Share, _quiet
 from patchline.runtime.archive.run import ArchiveResult
 from patchline.runtime.archive.scorer import ScoreJob
 from patchline.runtime.cli import score_archive as command
@@ -243,6 +244,22 @@ def test_a_node_that_dies_costs_nothing_but_time(
         result = score_while(job, images, own.address, lambda: own.kill("second"))
     assert (result.parts_written, result.pictures) == (PARTS, 2 * PARTS)
     assert rows_of(out) == expected
+
+
+def test_only_rays_console_is_silenced() -> None:
+    from ray.data import DataContext
+    from ray.data._internal.logging import configure_logging
+
+    logger, own = logging.getLogger("ray.data"), logging.StreamHandler()
+    configure_logging()
+    logger.addHandler(own)
+    try:
+        _quiet(DataContext())
+        levels = {type(handler).__name__: handler.level for handler in logger.handlers}
+        assert levels["PlainRayHandler"] > logging.CRITICAL
+        assert levels["SessionFileHandler"] == levels["StreamHandler"] == logging.NOTSET
+    finally:
+        logger.removeHandler(own)
 
 
 class Nodes(Cluster):
