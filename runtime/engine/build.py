@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from patchline.runtime.contract import Manifest, manifest_path, model_digest
 from patchline.runtime.engine.compat import Flavour
 from patchline.runtime.engine.plans import timing_cache
 from patchline.runtime.engine.plans.bank_rows import bank_shapes, with_bank_rows
-from patchline.runtime.engine.plans.build_log import make_log
+from patchline.runtime.engine.plans.build_log import shared_log
 from patchline.runtime.engine.plans.build_progress import UNITS, make_monitor
 from patchline.runtime.engine.plans.record import BuildOptions, Device, PlanRecord, record_path
 from patchline.runtime.errors import BuildError, ConfigurationError, ModelError
@@ -67,7 +68,12 @@ def build_plan(onnx: Path, plan: Path, target: Target, steps: Steps) -> PlanReco
     target = replace(target, options=with_bank_rows(target.options, model))
     with steps.step(f"Building {plan.name}", UNITS) as advance, _interruptible() as cancelled:
         monitor = make_monitor(target.flavour.trt, advance, cancelled)
-        content = _build(onnx, target, monitor, cancelled)
+        try:
+            content = _build(onnx, target, monitor, cancelled)
+        except BaseException as error:
+            # The frames on the way here hold TensorRT's objects, and an error may live on.
+            traceback.clear_frames(error.__traceback__)
+            raise
     record = PlanRecord(
         onnx_sha256=digest,
         plan_sha256=hashlib.sha256(content).hexdigest(),
@@ -110,7 +116,8 @@ def _checked_model(onnx: Path) -> tuple[Manifest | GraphManifest, str]:
 
 def _build(onnx: Path, target: Target, monitor: Any, cancelled: threading.Event) -> bytes:
     trt = target.flavour.trt
-    log = make_log(trt)
+    log = shared_log(trt)
+    log.errors = []
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)

@@ -6,8 +6,11 @@ import hashlib
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +27,7 @@ from patchline.runtime.engine.build import Target, build_plan, check_batch
 from patchline.runtime.engine.compat import load_flavour
 from patchline.runtime.engine.plans import timing_cache
 from patchline.runtime.engine.plans.build_lock import build_lock
-from patchline.runtime.engine.plans.build_log import make_log
+from patchline.runtime.engine.plans.build_log import shared_log
 from patchline.runtime.engine.plans.build_progress import UNITS, make_monitor
 from patchline.runtime.engine.plans.record import BuildOptions, Device, load_record
 from patchline.runtime.engine.plans.timing_cache import timing_cache_path
@@ -81,7 +84,7 @@ class TestPlan:
     ) -> None:
         plan = tmp_path / "lamp.trt"
         build_plan(tiny_model, plan, target, SilentSteps())
-        runtime = trt.Runtime(make_log(trt))
+        runtime = trt.Runtime(shared_log(trt))
         engine = runtime.deserialize_cuda_engine(plan.read_bytes())
         assert engine is None or engine.num_io_tensors == 4
 
@@ -203,6 +206,32 @@ class TestInterrupt:
         assert not plan.parent.exists()
         assert signal.getsignal(signal.SIGINT) is before
 
+    @pytest.mark.parametrize("what", ["interrupted", "refused"])
+    def test_nothing_of_tensorrt_lives_on_with_the_error(
+        self,
+        what: str,
+        tiny_model: Path,
+        target: Target,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        configure, made = build._configure, list[weakref.ref[Any]]()
+
+        def watch(trt_: Any, builder: Any, network: Any, config: Any, options: Any) -> None:
+            made.extend(map(weakref.ref, (builder, network, config)))
+            configure(trt_, builder, network, config, options)
+            if what == "refused":
+                raise BuildError("no")
+
+        monkeypatch.setattr(build, "_configure", watch)
+        steps = Telling(lambda done: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises((KeyboardInterrupt, BuildError)):
+            try:
+                build_plan(tiny_model, tmp_path / "lamp.trt", target, steps)
+            except BaseException:
+                assert [found() for found in made] == [None] * 3
+                raise
+
     def test_a_build_works_in_another_thread(
         self, tiny_model: Path, target: Target, tmp_path: Path
     ) -> None:
@@ -289,13 +318,37 @@ class TestLog:
     def test_errors_are_kept_and_the_last_come_first_to_hand(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        log = make_log(trt)
+        log = shared_log(trt)
+        log.errors = []
         with caplog.at_level(logging.DEBUG):
             for number in range(12):
                 log.log(trt.ILogger.Severity.ERROR, f"failure {number} ")
             log.log(trt.ILogger.Severity.VERBOSE, "noise")
         assert log.errors[-1] == "failure 11" and len(log.errors) == 8
         assert "noise" not in caplog.text
+
+    def test_a_second_builder_is_nothing_to_warn_of(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.DEBUG):
+            both = trt.Builder(shared_log(trt)), trt.Builder(shared_log(trt))
+        assert all(both) and caplog.text == ""
+
+    def test_a_collection_in_the_log_finds_no_lock_held(self) -> None:
+        """With a logger of its own, the second builder waits for itself for ever."""
+        program = (
+            "import gc, logging",
+            "import tensorrt_rtx_bindings as trt",
+            "from patchline.runtime.engine.plans import build_log",
+            "class Collector(logging.Handler):",
+            "    def emit(self, record): gc.collect()",
+            "build_log.logger.addHandler(Collector())",
+            "build_log.logger.setLevel(logging.DEBUG)",
+            "class Left: pass",
+            "left = Left()",
+            "left.itself, left.builder = left, trt.Builder(build_log.shared_log(trt))",
+            "del left",
+            "trt.Builder(build_log.shared_log(trt))",
+        )
+        subprocess.run([sys.executable, "-c", "\n".join(program)], check=True, timeout=120)
 
 
 class TestProgress:

@@ -10,7 +10,7 @@ from patchline.runtime.engine.cuda.gpu import Gpu
 from patchline.runtime.engine.cuda.graph import GraphMaker
 from patchline.runtime.engine.cuda.objects import Stream
 from patchline.runtime.engine.cuda.resources import Resources
-from patchline.runtime.engine.plans.build_log import make_log
+from patchline.runtime.engine.plans.build_log import shared_log
 from patchline.runtime.engine.plans.plan_file import PlanFile, deserialize
 from patchline.runtime.errors import EngineError
 
@@ -28,14 +28,14 @@ class Compute:
 
     Attributes:
         engine: TensorRT's; ``None`` until it is opened.
-        log: what TensorRT writes to.
+        log: what TensorRT writes to; others of this process share it.
     """
 
     def __init__(
         self, file: PlanFile, flavour: Flavour, stream: Stream, graphs: GraphMaker
     ) -> None:
         self.plan, self.flavour, self.stream, self.graphs = file.path, flavour, stream, graphs
-        self.log: Any = make_log(flavour.trt)
+        self.log: Any = shared_log(flavour.trt)
         self.engine: Any = None
         self._file = file
         self._runtime: Any = None

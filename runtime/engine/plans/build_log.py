@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -17,14 +18,25 @@ _LEVELS = {
 _KEPT = 8
 
 
-def make_log(trt: Any) -> Any:
-    """A logger object for TensorRT whose ``errors`` hold the last messages of that kind."""
+def shared_log(trt: Any) -> Any:
+    """TensorRT's one logger in this process; ``errors`` are the last messages of that kind.
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    Who wants to know why a call was refused empties ``errors`` before it.
+
+    A second logger beside the first one's builder or runtime makes TensorRT warn of it, through the
+    logger and so through Python, while it holds its own lock. A garbage collection there that finds
+    an older builder waits for that lock, and so for itself, for ever.
+    """
+    return _log_for(trt.ILogger)
+
+
+@functools.cache
+def _log_for(base: Any) -> Any:
+    class Log(base):  # type: ignore[misc]
         """Receives TensorRT's messages, from any of its threads."""
 
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)  # pybind classes need their own __init__ called
+            base.__init__(self)  # pybind classes need their own __init__ called
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
