@@ -42,7 +42,8 @@ class FakeRay:
         self.options: list[dict[str, Any]] = []
         self.stored = 0
         self.most = 0
-        self._off: set[int] = set()
+        # By identity, and kept: one that is gone would lend its identity to the next.
+        self._off: dict[int, object] = {}
 
     @property
     def cancelled(self) -> int:
@@ -80,7 +81,7 @@ class FakeRay:
         return reference.value
 
     def cancel(self, reference: object) -> None:
-        self._off.add(id(reference))
+        self._off[id(reference)] = reference
 
 
 def picked(run: RunShards, most: int = 400) -> Coreset:
