@@ -5,7 +5,9 @@ Each checks what it can before the first fit, so that a wrong name does not show
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,6 +16,9 @@ from patchline.export.cli.export_options import check_one_class
 from patchline.export.cli.serving_options import check_serving, place_asked, serve_classes
 from patchline.runtime.cli.command import EXIT_ERROR
 from patchline.runtime.files import check_writable
+
+if TYPE_CHECKING:
+    from patchline.export.serving.found_model import Place
 
 
 def extend_one(call: Call, folder: Path) -> None:
@@ -37,8 +42,7 @@ def extend_one(call: Call, folder: Path) -> None:
         place = place_asked(call.fields, is_again=True) or place_in(output.folder, name)
         check_serving(call.serving, {name: place})
     extend_class(name, folder, call.fields, call.config, output)
-    if call.serving is not None:
-        serve_classes(call.serving, {name: None}, output.folder, as_json=output.as_json)
+    _serve(call, {name: None})
 
 
 def export_one(call: Call) -> None:
@@ -61,8 +65,7 @@ def export_one(call: Call) -> None:
         check_serving(call.serving, places)
     check_resumed(jobs, output.folder, is_resumed=output.is_resumed)
     export_classes(jobs, output)
-    if call.serving is not None:
-        serve_classes(call.serving, places, output.folder, as_json=output.as_json)
+    _serve(call, places)
 
 
 def export_many(call: Call) -> None:
@@ -81,7 +84,11 @@ def export_many(call: Call) -> None:
         place = place_asked(call.fields, is_again=is_again)
         check_serving(call.serving, dict.fromkeys(class_names(call), place))
     made = export_fleet(call)
-    if call.serving is not None and made.places:
-        serve_classes(call.serving, made.places, output.folder, as_json=output.as_json)
+    _serve(call, made.places)
     if made.failures:
         raise typer.Exit(EXIT_ERROR)
+
+
+def _serve(call: Call, places: Mapping[str, Place | None]) -> None:
+    if call.serving is not None and places:
+        serve_classes(call.serving, places, call.output.folder, as_json=call.output.as_json)

@@ -39,6 +39,7 @@ from patchline.runtime import contract
 from patchline.runtime.bank import load_bank, save_bank
 from patchline.runtime.contract import manifest_path
 from patchline.runtime.engine import open_engine
+from patchline.runtime.engine.plans.build_log import shared_log
 from patchline.runtime.errors import (
     ConfigurationError,
     ManifestError,
@@ -239,7 +240,7 @@ class TestGraph:
         self, graphs: Graphs, score: str
     ) -> None:
         trt = pytest.importorskip("tensorrt_rtx_bindings")
-        log = trt.Logger(trt.Logger.ERROR)
+        log = shared_log(trt)
         builder = trt.Builder(log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)

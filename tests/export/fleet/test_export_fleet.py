@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from patchline.export.cli import export_fleet as module
-from patchline.export.cli.export_fleet import Call, export_fleet
+from patchline.export.cli.call import Call
+from patchline.export.cli.export_fleet import export_fleet
 from patchline.export.cli.export_options import RayOptions
 from patchline.export.fleet.made_from import file_digests, made_from
 from patchline.export.fleet.record import save_record

@@ -26,6 +26,7 @@ from patchline.export.serving.split_graph import (
 from patchline.export.serving.verify import Arrays, check_equal, run, sample_frames
 from patchline.runtime.bank import Bank, load_bank
 from patchline.runtime.contract import FRAMES, OUTPUTS
+from patchline.runtime.engine.plans.build_log import shared_log
 from patchline.runtime.errors import ModelError, ParityError
 
 from ..drawn import CLASS_NAME
@@ -172,7 +173,7 @@ class TestFloatFrames:
     def test_tensorrt_builds_it(self, whole: FoundModel) -> None:
         trt = pytest.importorskip("tensorrt_rtx_bindings")
         made = with_float_frames(onnx.load(whole.onnx), whole.manifest.model_size)
-        log = trt.Logger(trt.Logger.ERROR)
+        log = shared_log(trt)
         builder = trt.Builder(log)
         network = builder.create_network(0)
         parser = trt.OnnxParser(network, log)
